@@ -1,0 +1,81 @@
+"""The errors of jupyter_agent.
+
+Meaning is in the type, facts are in attributes, text is in ``str(error)``: one sentence that says
+what is wrong and what to do, fit to be shown to a user as it is.
+
+    AgentError
+    ├── InvalidInput          what was given cannot be used; nothing was changed
+    ├── AccessDenied          the caller may not do this
+    │   └── SignInFailed      OpenFlow refused the credentials; trying again with the same ones is useless
+    ├── NotFound              the thing named does not exist (or the caller may not know that it does)
+    ├── Conflict              the thing is in a state in which this cannot be done
+    ├── NewerVersion          a file on disk was written by a newer version of jupyter_agent
+    ├── Unavailable           something that is needed cannot be reached now; later it may work
+    │   ├── ConnectionLost    the connection ended before the answer came; it is not known whether it was done
+    │   └── TimedOut          no answer within the time allowed; it is not known whether it was done
+    ├── ProtocolError         the other side broke the wire protocol; the connection is closed
+    ├── ServerRefused         OpenFlow answered a request with an error (its own sentence)
+    └── Failed                it was tried and did not work (a build, a child process)
+"""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """Root of all errors that jupyter_agent raises on purpose."""
+
+
+class InvalidInput(AgentError):
+    """What was given cannot be used; nothing was changed."""
+
+
+class AccessDenied(AgentError):
+    """The caller may not do this."""
+
+
+class SignInFailed(AccessDenied):
+    """OpenFlow refused the credentials; trying again with the same ones is useless."""
+
+
+class NotFound(AgentError):
+    """The thing named does not exist, or the caller may not know that it does."""
+
+
+class Conflict(AgentError):
+    """The thing is in a state in which this cannot be done."""
+
+
+class NewerVersion(AgentError):
+    """A file on disk was written by a newer version of jupyter_agent."""
+
+
+class Unavailable(AgentError):
+    """Something that is needed cannot be reached now; later it may work."""
+
+
+class ConnectionLost(Unavailable):
+    """The connection ended before the answer came; it is not known whether the request was done."""
+
+
+class TimedOut(Unavailable):
+    """No answer came within the time allowed; it is not known whether the request was done."""
+
+
+class ProtocolError(AgentError):
+    """The other side broke the wire protocol; the connection is closed."""
+
+
+class ServerRefused(AgentError):
+    """OpenFlow answered a request with an error.
+
+    ``command`` is the request's command; the text is the server's own sentence. The server's stack is dropped:
+    it may hold paths of the server.
+    """
+
+    def __init__(self, message: str, *, command: str = "") -> None:
+        super().__init__(message)
+        self.command = command
+
+
+class Failed(AgentError):
+    """It was tried and did not work."""

@@ -1,0 +1,343 @@
+"""The home: where the agent keeps everything, and how its processes find one another.
+
+Knows paths, modes, versions and locks, and speaks HTTP to the agent's socket. It refuses to know what is in the
+files. Only the standard library is imported, and little of it: every command of the CLI and every start of a Jupyter
+server pays for this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersion, Unavailable
+
+FORMAT = 1
+"""The version of the home's layout; raised with a migration, refused when newer."""
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes; ``sun_path`` holds 104 on macOS and 108 on Linux."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home's paths. ``Home.find`` says which home is meant; ``prepare`` makes it."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, given: str | Path | None = None) -> Self:
+        """``given``, else ``JUPYTER_AGENT_HOME``, else ``agent`` in Jupyter's data folder."""
+        chosen = given or os.environ.get("JUPYTER_AGENT_HOME")
+        return cls(Path(chosen).expanduser().absolute() if chosen else jupyter_data_folder() / "agent")
+
+    @property
+    def agent_file(self) -> Path:
+        """``{"pid", "started", "socket", "version"}`` of the running agent; it may be of one that is gone."""
+        return self.path / "agent.json"
+
+    @property
+    def config_file(self) -> Path:
+        """``{"apiurl", "jwt", "agentid"}`` of a configured OpenFlow, 0600; written by the user."""
+        return self.path / "config.json"
+
+    @property
+    def identity_file(self) -> Path:
+        """``{"id", "agents": {<apiurl>: <agent document's _id>}}``: who this home is to each OpenFlow."""
+        return self.path / "identity.json"
+
+    @property
+    def state_file(self) -> Path:
+        """The agent's database."""
+        return self.path / "state.db"
+
+    @property
+    def hub(self) -> Path:
+        """The embedded hub's folder."""
+        return self.path / "hub"
+
+    @property
+    def packages(self) -> Path:
+        """Unpacked packages, a folder each, named by file id."""
+        return self.path / "packages"
+
+    @property
+    def environments(self) -> Path:
+        """Environments, a folder each, named by the sha256 of their lock."""
+        return self.path / "environments"
+
+    @property
+    def runs(self) -> Path:
+        """``<yyyy-mm>/<run id>/``."""
+        return self.path / "runs"
+
+    @property
+    def logs(self) -> Path:
+        """The agent's and the hub's logs."""
+        return self.path / "logs"
+
+    def prepare(self) -> None:
+        """Make the home, private to its user, or check the version of the one that is there.
+
+        Raises ``NewerVersion`` for a home that a newer version wrote, ``InvalidInput`` where none can be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+            for folder in (self.hub, self.packages, self.environments, self.runs, self.logs):
+                folder.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InvalidInput(
+                f"No home can be made at {self.path} ({error.strerror}): name another one with JUPYTER_AGENT_HOME."
+            ) from error
+        self.check_version()
+
+    def check_version(self) -> None:
+        """Raise ``NewerVersion`` when a newer version wrote this home; stamp one that has no version yet."""
+        stamp = self.path / "version"
+        try:
+            found = int(stamp.read_text())
+        except FileNotFoundError:
+            write_private(stamp, f"{FORMAT}\n")
+            return
+        except (ValueError, OSError) as error:
+            raise InvalidInput(f"{stamp} cannot be read: it should hold the number {FORMAT}.") from error
+        if found > FORMAT:
+            raise NewerVersion(
+                f"The home {self.path} was written by a newer version of jupyter_agent (format {found}, this one knows "
+                f"{FORMAT}): upgrade jupyter_agent, or name another home with JUPYTER_AGENT_HOME."
+            )
+
+
+def jupyter_data_folder() -> Path:
+    """Jupyter's data folder by the rules of ``jupyter_core.paths``, whose import would cost 50 ms."""
+    if given := os.environ.get("JUPYTER_DATA_DIR"):
+        return Path(given).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Jupyter"
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA", str(Path.home()))) / "jupyter"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "jupyter"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file atomically and durably; only its user may read it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 - one call for Path and str
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of the home; ``None`` when there is no such file.
+
+    Raises ``InvalidInput`` when the file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} is not readable as JSON ({error}): mend it or remove it.") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path} should hold a JSON object: mend it or remove it.")
+    return value
+
+
+class Lock:
+    """An exclusive lock on a file, held until closed or until the process ends, however it ends."""
+
+    def __init__(self, path: Path, *, held: str) -> None:
+        """``held`` is the sentence of the ``Conflict`` raised when another process has the lock."""
+        self.path = path
+        self.held = held
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock or raise ``Conflict``; never waits."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise Conflict(self.held) from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go of the lock; the file stays, so that all lock the same one."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def socket_path(home: Home) -> Path:
+    """Where the agent of this home is to listen: ``agent.sock`` in it, or in a private folder if that is too long."""
+    inside = home.path / "agent.sock"
+    if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
+        return inside
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = tempfile.mkdtemp(prefix="jupyter-agent-", dir=runtime if runtime and Path(runtime).is_dir() else None)
+    return Path(folder) / "agent.sock"  # mkdtemp makes the folder 0700
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """``http.client`` over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket (called by ``http.client``)."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class RequestFailed(AgentError):
+    """The agent answered with an error; ``status`` is HTTP's, ``reason`` the name of the agent's error type."""
+
+    def __init__(self, message: str, *, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class AgentClient:
+    """Blocking HTTP to a running agent, for the CLI; ``path`` is below ``/api/v1/``."""
+
+    socket: str
+
+    def request(self, method: str, path: str, body: object = None, *, timeout_s: float | None = 60) -> Any:
+        """The answer's JSON, ``None`` for an empty one. Raises ``RequestFailed`` or ``Unavailable``."""
+        with contextlib.closing(UnixConnection(self.socket, timeout_s)) as connection:
+            response = self._send(connection, method, path, body)
+            data = response.read()
+        return json.loads(data) if data else None
+
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """The JSON lines of a stream, as they come, until the agent ends it."""
+        with contextlib.closing(UnixConnection(self.socket, None)) as connection:
+            response = self._send(connection, "GET", path, None)
+            while line := response.readline():
+                if line.strip():
+                    yield json.loads(line)
+
+    def save(self, path: str, file: Path) -> None:
+        """Write the answer's bytes to ``file``."""
+        with contextlib.closing(UnixConnection(self.socket, 60)) as connection:
+            response = self._send(connection, "GET", path, None)
+            with file.open("wb") as target:
+                while data := response.read(1 << 18):
+                    target.write(data)
+
+    def _send(self, connection: UnixConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        try:
+            connection.request(method, f"/api/v1/{path}", data, headers)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"The agent does not answer on {self.socket} ({error}).") from error
+        if response.status >= http.HTTPStatus.BAD_REQUEST:
+            raise failure(response.status, response.read())
+        return response
+
+
+def failure(status: int, data: bytes) -> RequestFailed:
+    """The error in an answer of the agent, in Jupyter's form ``{"message", "reason"}``."""
+    try:
+        answer = json.loads(data)
+        return RequestFailed(answer["message"], status=status, reason=answer.get("reason") or "")
+    except (ValueError, KeyError, TypeError):
+        return RequestFailed(f"The agent answered with HTTP {status}.", status=status, reason="")
+
+
+class Started(Protocol):
+    """What starting a detached process gives back (``processes.spawn_detached``)."""
+
+    def poll(self) -> int | None:
+        """The exit code, ``None`` while it runs."""
+
+
+Spawn = Callable[[Sequence[str], Mapping[str, str], Path], Started]
+"""Start ``argv`` detached with this environment, its output appended to the file."""
+
+
+def running_agent(home: Home) -> str | None:
+    """The socket of the agent that runs on this home, ``None`` when none does. Raises ``NewerVersion``."""
+    if not home.path.is_dir():
+        return None
+    home.check_version()
+    try:
+        path = str((read_json(home.agent_file) or {})["socket"])
+    except KeyError:
+        return None
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.settimeout(5)
+    try:
+        probe.connect(path)
+    except OSError:
+        return None
+    finally:
+        probe.close()
+    return path
+
+
+def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
+    """The socket of this home's agent, which is started when none runs. Blocks: not for an event loop.
+
+    Raises ``Unavailable`` with the agent's own last sentence when it does not come up.
+    """
+    if path := running_agent(home):
+        return path
+    home.prepare()
+    log = home.logs / "agent.log"
+    told = log.stat().st_size if log.exists() else 0
+    agent = spawn(agent_command(home), os.environ, log)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if path := running_agent(home):
+            return path
+        # Another face may have started it in the same moment: then ours ends with 0, and that one is waited for.
+        if agent.poll() not in (None, 0):
+            break
+        time.sleep(0.02)
+    with log.open(encoding="utf-8", errors="replace") as file:
+        file.seek(told)
+        said = [line.strip() for line in file if line.strip()]
+    raise Unavailable(said[-1] if said else f"The agent did not start within {timeout_s:.0f} s: see {log}.")
+
+
+def agent_command(home: Home) -> list[str]:
+    """The command line of the agent's process."""
+    return [sys.executable, "-m", "jupyter_agent.api", "--home", str(home.path)]
