@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Node.js is asked of PyPI only where the machine has none."""
         return [] if shutil.which("node") else [NODE_FROM_PYPI]
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before the wheel is put together."""
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+        """Make both parts before hatchling puts the wheel together."""
         root = Path(self.root)
         compile_protocol(root)
         build_front_end(root, version)
@@ -84,5 +83,4 @@ def node_folder() -> Path:
 
 
 if __name__ == "__main__":  # `python labextension/hatch_build.py`: only the protocol's code, for a source tree in use
-    assert sysconfig is not None
     compile_protocol(Path(__file__).resolve().parent.parent)
