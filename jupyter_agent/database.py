@@ -1,0 +1,279 @@
+"""SQLite for the agent's state and for the hub: one writer thread with group commit, a few readers.
+
+It knows transactions, versions and what a full disk means. It refuses to know any table: those are its users'
+migrations and jobs. A job is a plain function of a connection; it runs in a thread, so it touches nothing of the event
+loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from jupyter_agent.errors import NewerVersion, Unavailable
+
+T = TypeVar("T")
+Migration = Callable[[sqlite3.Connection], None]
+
+GROUP = 200
+"""The most jobs in one commit: enough to share one fsync, few enough to answer soon."""
+
+BUSY_S = 10
+"""How long a statement waits for a lock of another process (a backup, a curious ``sqlite3`` shell)."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # in WAL mode anything less may lose the last commits when the power fails
+    "PRAGMA fullfsync = ON",  # macOS: its plain fsync stops at the drive's cache
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+
+@dataclass(frozen=True)
+class _Job:
+    run: Callable[[sqlite3.Connection], Any]
+    then: Callable[[Any], None] | None
+    waiter: asyncio.Future[Any]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    job: _Job
+    value: Any = None
+    error: BaseException | None = None
+
+    def deliver(self) -> None:
+        """In the event loop: tell the one who waits, if there still is one."""
+        if self.error is None and self.job.then is not None:
+            self.job.then(self.value)
+        if self.job.waiter.done():  # cancelled: what was done stays done
+            return
+        if self.error is None:
+            self.job.waiter.set_result(self.value)
+        else:
+            self.job.waiter.set_exception(self.error)
+
+
+class Database:
+    """A SQLite file that this process alone writes; use it with ``async with``.
+
+    ``migrations[n]`` brings a file from version n to n+1, each in a transaction of its own: it must use
+    ``execute`` only (``executescript`` would commit). Entering raises ``NewerVersion`` for a file of a newer version
+    and ``Unavailable`` where the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[Migration], *, readers: int = 2) -> None:
+        self.path = path
+        self._migrations = migrations
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix=f"{path.name}-reader")
+        self._reading = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: threading.Thread | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await loop.run_in_executor(self._readers, self._prepare)
+        except BaseException:
+            self._readers.shutdown(wait=False)
+            raise
+        self._writer = threading.Thread(target=self._work, args=(connection,), name=f"{self.path.name}-writer")
+        self._writer.start()
+        self._loop = loop
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await loop.run_in_executor(None, self._end)
+
+    async def write(self, job: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> T:
+        """Run ``job`` in the writer thread and return its value once it is on disk.
+
+        Concurrent jobs share a commit, each in a savepoint: an exception of a job undoes that job alone and is raised
+        here. Writes complete in the order of their commits. ``then`` is called in the event loop with the value after
+        the commit, in the same order, also when the caller was cancelled meanwhile (which undoes nothing).
+        Raises ``Unavailable`` when the file cannot be written (a full disk); nothing was changed then.
+        """
+        if self._loop is None:
+            raise Unavailable(f"{self.path} is closed.")
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(job, then, waiter))
+        return await waiter
+
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``job`` in a reader thread on one consistent state; it sees every write that has returned."""
+        if self._loop is None:
+            raise Unavailable(f"{self.path} is closed.")
+        return await self._loop.run_in_executor(self._readers, self._read, job)
+
+    def _prepare(self) -> sqlite3.Connection:
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self.path.chmod(0o600)  # SQLite gives its -wal and -shm files the same mode
+            connection = self._connect()
+        except OSError as error:
+            raise Unavailable(f"{self.path} cannot be opened for writing ({error.strerror}).") from error
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        try:
+            self._migrate(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._unavailable(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(pragma)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(self._migrations):
+            raise NewerVersion(
+                f"{self.path} was written by a newer version of jupyter_agent (format {version}, this one knows "
+                f"{len(self._migrations)}): upgrade jupyter_agent, or use another home."
+            )
+        for number in range(version, len(self._migrations)):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._migrations[number](connection)
+                connection.execute(f"PRAGMA user_version = {number + 1}")
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        connection = getattr(self._reading, "connection", None)
+        try:
+            if connection is None:
+                connection = self._reading.connection = self._connect()
+                connection.execute("PRAGMA query_only = ON")
+                self._open.append(connection)
+            connection.execute("BEGIN")
+            try:
+                return job(connection)
+            finally:
+                connection.rollback()
+        except sqlite3.Error as error:
+            if (translated := self._translated(error)) is error:
+                raise
+            raise translated from error
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._take()
+            outcomes = self._commit(connection, batch) if batch else []
+            self._deliver(outcomes)
+        connection.close()  # the last connection to close moves the log into the file: readers were closed before
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for a job and take those that wait behind it; false at the end."""
+        job = self._jobs.get()
+        batch = []
+        while job is not None:
+            batch.append(job)
+            if len(batch) == GROUP or self._jobs.empty():
+                return batch, True
+            job = self._jobs.get()
+        return batch, False
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [self._attempt(connection, job) for job in batch]
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            connection.rollback()
+            return [_Outcome(job, error=self._unavailable(error)) for job in batch]
+        return outcomes
+
+    def _attempt(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
+        """Run one job in a savepoint. Raises ``sqlite3.Error`` when the error took the whole transaction along."""
+        connection.execute("SAVEPOINT job")
+        try:
+            value = job.run(connection)
+        except BaseException as error:  # whatever a job raises is its caller's
+            if isinstance(error, sqlite3.Error) and not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+            return _Outcome(job, error=self._translated(error) if isinstance(error, sqlite3.Error) else error)
+        connection.execute("RELEASE job")
+        return _Outcome(job, value)
+
+    def _deliver(self, outcomes: list[_Outcome]) -> None:
+        loop = outcomes[0].job.waiter.get_loop() if outcomes else None
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(_deliver_all, outcomes)
+
+    def _translated(self, error: sqlite3.Error) -> BaseException:
+        """``Unavailable`` for what the file or the disk did; the error itself for what the job did."""
+        return self._unavailable(error) if _code(error) in _OF_THE_FILE else error
+
+    def _unavailable(self, error: sqlite3.Error) -> Unavailable:
+        sentence = _OF_THE_FILE.get(_code(error), "{path} cannot be used ({error}).")
+        translated = Unavailable(sentence.format(path=self.path, folder=self.path.parent, error=error))
+        translated.__cause__ = error
+        return translated
+
+    def _end(self) -> None:
+        self._readers.shutdown()
+        for connection in self._open:
+            connection.close()
+        self._jobs.put(None)
+        if self._writer is not None:
+            self._writer.join()
+
+
+def _deliver_all(outcomes: list[_Outcome]) -> None:
+    for outcome in outcomes:
+        try:
+            outcome.deliver()
+        except Exception as error:  # noqa: BLE001 - one caller's ``then`` must not keep the others waiting
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a follow-up of a write failed", "exception": error}
+            )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 for errors of Python's module itself."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+_OF_THE_FILE = {
+    sqlite3.SQLITE_FULL: "The disk that holds {folder} is full: free some space and try again. Nothing was changed.",
+    sqlite3.SQLITE_IOERR: "{path} cannot be written ({error}): the disk may be full or failing. Nothing was changed.",
+    sqlite3.SQLITE_READONLY: "{path} is not writable: check its owner, its mode and the disk it is on.",
+    sqlite3.SQLITE_PERM: "{path} is not writable: check its owner, its mode and the disk it is on.",
+    sqlite3.SQLITE_CANTOPEN: "{path} cannot be opened: check its folder's owner and mode.",
+    sqlite3.SQLITE_BUSY: "{path} is locked by another program: close it and try again.",
+    sqlite3.SQLITE_LOCKED: "{path} is locked by another program: close it and try again.",
+    sqlite3.SQLITE_CORRUPT: "{path} is damaged: restore it from a backup, or move it away to begin anew.",
+    sqlite3.SQLITE_NOTADB: "{path} is not a database: restore it from a backup, or move it away to begin anew.",
+}
