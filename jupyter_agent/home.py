@@ -340,4 +340,4 @@ def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
 
 def agent_command(home: Home) -> list[str]:
     """The command line of the agent's process."""
-    return [sys.executable, "-m", "jupyter_agent.api", "--home", str(home.path)]
+    return [sys.executable, "-m", "jupyter_agent.api", "--detached", "--home", str(home.path)]

@@ -51,7 +51,7 @@ def compile_protocol(root: Path) -> None:
 
 def build_front_end(root: Path, version: str) -> None:
     """Install the front end's packages with jlpm and bundle it into ``labextension/dist``."""
-    from hatch_jupyter_builder import npm_builder
+    from hatch_jupyter_builder.utils import npm_builder
 
     folder = root / "labextension"
     built = folder / "dist" / "package.json"

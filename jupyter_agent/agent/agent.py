@@ -1,0 +1,178 @@
+"""The agent of a home, put together: state, runs, environments, link, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from traitlets import Enum, Float, Int, List, Unicode
+from traitlets.config import Configurable
+
+from jupyter_agent import __version__, processes, runtimes
+from jupyter_agent.agent.commands import Commands
+from jupyter_agent.agent.console import Console
+from jupyter_agent.agent.launch import Launcher
+from jupyter_agent.agent.link import Link
+from jupyter_agent.environments import Environments
+from jupyter_agent.errors import AgentError
+from jupyter_agent.home import Home
+from jupyter_agent.runs import Limits, Supervisor
+from jupyter_agent.state import RunRow, State
+
+log = logging.getLogger(__name__)
+
+
+class Agent(Configurable):
+    """The agent of one home. Enter it to start it; leaving it stops its runs and the link."""
+
+    max_runs = Int(
+        max(2, (os.cpu_count() or 2)),
+        help="How many runs may be under way at once; further ones wait, by priority, then in the order they came.",
+    ).tag(config=True)
+    keep_runs = Int(
+        500,
+        help="How many ended runs are kept, with their output and artifacts; the oldest go first.",
+    ).tag(config=True)
+    timeout_s = Float(
+        0.0,
+        help="Seconds after which a run is stopped, where the run itself asks for nothing else; 0: never.",
+    ).tag(config=True)
+    memory_mb = Int(
+        0,
+        help="MiB of memory that a run's processes may use together, where the run itself asks for nothing else; "
+        "0: as much as there is.",
+    ).tag(config=True)
+    grace_s = Float(
+        10.0,
+        help="Seconds between the polite request to end (SIGTERM) and the end by force (SIGKILL) of a run.",
+    ).tag(config=True)
+    grant_agent_token = List(
+        Unicode(),
+        help="Ids of the packages that get the agent's own OpenFlow token when nobody else's is at hand; `*` for all.",
+    ).tag(config=True)
+    lifetime = Enum(
+        ("on demand", "always"),
+        default_value="on demand",
+        help="`on demand`: the agent ends by itself some minutes after the last page, command or run that needed it. "
+        "`always`: it stays.",
+    ).tag(config=True)
+    idle_s = Float(300.0, help="Seconds without a page, command or run after which the agent ends.").tag(config=True)
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        on_status: Callable[[], None],
+        on_run: Callable[[RunRow], None],
+        on_package: Callable[[str, str], None],
+        **kwargs: Any,
+    ) -> None:
+        """``on_package`` gets a package's id and the operation (``insert``, ``replace``, ``update``, ``delete``)."""
+        super().__init__(**kwargs)
+        self.home = home
+        self._on_status = on_status
+        self._on_run = on_run
+        self._on_package = on_package
+        self._stack = AsyncExitStack()
+        self.started = processes.process_started(os.getpid())
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self.state = await stack.enter_async_context(State(self.home.state_file))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            self.supervisor = Supervisor(
+                state=self.state,
+                folder=self.home.runs,
+                max_runs=self.max_runs,
+                keep_runs=self.keep_runs,
+                recover=runtimes.recover,
+            )
+            self.environments = Environments(self.home.environments)
+            self.link = self._make_link()
+            self.console = Console(link=self.link, state=self.state, tasks=tasks)
+            self.launcher = Launcher(
+                self.home,
+                link=self.link,
+                supervisor=self.supervisor,
+                environments=self.environments,
+                grant_agent_token=frozenset(self.grant_agent_token),
+            )
+            self.commands = Commands(
+                link=self.link, launcher=self.launcher, supervisor=self.supervisor, console=self.console
+            )
+            self._tasks = tasks
+            stack.callback(self._end_tasks)
+            await stack.enter_async_context(self.supervisor)
+            stack.callback(self.supervisor.subscribe(self._on_run))
+            self._background = [tasks.create_task(self.link.run())]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def limits(self, *, timeout_s: float | None = None, memory_mb: int | None = None) -> Limits:
+        """The limits of a run that asks for these; what it does not ask for is as the settings say."""
+        return Limits(
+            wall_s=timeout_s or self.timeout_s or None,
+            memory_bytes=((memory_mb or self.memory_mb) << 20) or None,
+            grace_s=self.grace_s,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The agent's state, as the API gives it."""
+        link, runs = self.link, self.supervisor.live_runs()
+        endpoint, error = link.endpoint, link.error
+        user = link.user
+        return {
+            "agent": {
+                "pid": os.getpid(),
+                "version": __version__,
+                "home": str(self.home.path),
+                "started": self.started,
+            },
+            "hub": {"apiurl": link.hub.apiurl, "pid": link.hub.pid} if link.hub else None,
+            "openflow": {
+                "url": endpoint.url if endpoint else None,
+                "embedded": endpoint.embedded if endpoint else True,
+                "user": user.username if user else None,
+            },
+            "connected": link.connected,
+            "slug": link.slug,
+            "queue": link.queue,
+            "error": str(error) if error else None,
+            "runs": {
+                "active": sum(run.row.state != "queued" for run in runs),
+                "queued": sum(run.row.state == "queued" for run in runs),
+            },
+        }
+
+    def _make_link(self) -> Link:
+        return Link(
+            self.home,
+            languages=runtimes.languages(),
+            on_command=lambda event: self.commands.handle(event),  # noqa: PLW0108 - commands are made after the link
+            on_package=self._on_package,
+            on_change=self._on_status,
+            on_ready=self._ready,
+        )
+
+    def _ready(self) -> None:
+        self._background.append(self._tasks.create_task(self._pay_debts()))
+
+    async def _pay_debts(self) -> None:
+        try:
+            await self.console.tell_left_over()
+        except AgentError as error:
+            log.warning("Results of earlier runs could not be sent: %s", error)
+
+    def _end_tasks(self) -> None:
+        for task in self._background:
+            task.cancel()

@@ -1,0 +1,265 @@
+"""The one funnel: every run, whoever asks for it, starts here.
+
+Rights to the package, the token the run gets, its parameters, environment, working copy and limits are settled here,
+once, for the API, the CLI and queue commands alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jupyter_agent import processes, runtimes
+from jupyter_agent.agent.link import Link
+from jupyter_agent.agent.senders import Sender, find_package
+from jupyter_agent.environments import Environments
+from jupyter_agent.errors import InvalidInput, NotFound
+from jupyter_agent.home import Home, write_private
+from jupyter_agent.packages import Manifest, entry_point, fetch
+from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
+from jupyter_agent.state import RunRow, RunState, new_run_id
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What may be the name of an environment variable made of a payload's key."""
+
+RESERVED = frozenset({"APIURL", "JWT", "PAYLOADFILE", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "TMPDIR", "PS4"})
+STEERING = (
+    "PATH", "LD_", "DYLD_", "PYTHON", "NODE_", "NPM_", "PERL", "RUBY", "JAVA_", "JDK_", "_JAVA", "CLASSPATH", "DOTNET_",
+    "COMPLUS_", "CORECLR_", "GIT_", "SSL_", "UV_", "PIP_", "CONDA_", "VIRTUAL_ENV", "JUPYTER", "IPYTHON", "MPLBACKEND",
+    "LC_", "LANG", "MALLOC_", "GCONV_", "GLIBC_", "PHP", "PSMODULEPATH", "XDG_", "BASH", "OPENSSL_", "REQUESTS_CA",
+    "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+)  # fmt: skip
+"""Prefixes, upper case, of variables that steer a loader, an interpreter or where secrets are sent."""
+
+MAX_VARIABLE = 1 << 15
+"""Characters of a value that is also given as an environment variable; longer ones are in the payload file alone."""
+
+MAX_VARIABLES = 1 << 18
+"""Characters of all of them together: the kernel bounds what a program may be started with."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is to be run, for whom, with what.
+
+    ``target`` is the id or name of a package, or the absolute path of a notebook, a script or a package's folder;
+    ``who`` the person or thing that asks, ``trigger`` the way it came; ``sender`` a verified user of OpenFlow whose
+    rights count and whose token the run gets, ``None`` for the home's own user.
+    """
+
+    target: str
+    who: str
+    trigger: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    sender: Sender | None = None
+    isolated: bool = False
+    limits: Limits = field(default_factory=Limits)
+    reply: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's files come from: a package's document, or a path."""
+
+    name: str
+    language: str
+    version: str = ""
+    document: Mapping[str, Any] | None = None
+    folder: Path | None = None
+    entry: Path | None = None
+
+
+class Launcher:
+    """Turns requests into runs. ``grant_agent_token`` names the packages (ids, or ``*``) that get the agent's token."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        link: Link,
+        supervisor: Supervisor,
+        environments: Environments,
+        grant_agent_token: frozenset[str],
+    ) -> None:
+        self._home = home
+        self._link = link
+        self._supervisor = supervisor
+        self._environments = environments
+        self._granted = grant_agent_token
+
+    async def launch(self, request: RunRequest) -> Run:
+        """The run, on disk before this returns. Raises what is wrong with the request; nothing is left then."""
+        check_parameters(request.parameters)
+        source = await self._find(request)
+        row = RunRow(
+            id=new_run_id(),
+            state=RunState.QUEUED,
+            package_id=str(source.document["_id"]) if source.document else None,
+            package=source.name,
+            version=source.version,
+            fileid=str(source.document.get("fileid") or "") if source.document else None,
+            path=str(source.entry or source.folder) if not source.document else None,
+            language=source.language,
+            trigger=request.trigger,
+            who=request.who,
+            token=self._which_token(request, source),
+            parameters=dict(request.parameters),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            reply=dict(request.reply) if request.reply else None,
+        )
+        return await self._supervisor.submit(row, partial(self._prepare, request, source), limits=request.limits)
+
+    async def _find(self, request: RunRequest) -> Source:
+        if os.path.isabs(request.target):  # noqa: PTH117 - a string that may be no path at all
+            return await asyncio.to_thread(source_of_path, Path(request.target))
+        client = await self._link.client()
+        jwt = request.sender.jwt if request.sender else ""
+        document = await find_package(client, request.target, jwt=jwt)
+        return Source(
+            name=str(document.get("name") or document.get("id") or document["_id"]),
+            language=str(document.get("language") or (document.get("openiap") or {}).get("language") or ""),
+            version=str(document.get("version") or ""),
+            document=document,
+        )
+
+    def _which_token(self, request: RunRequest, source: Source) -> str:
+        if self._link.runas:
+            return "runas"
+        if request.sender is not None:
+            return "sender"
+        return "agent" if self._is_granted(source) else "none"
+
+    def _is_granted(self, source: Source) -> bool:
+        if source.document is None:
+            return False
+        asked = (source.document.get("openiap") or {}).get("agenttoken") is True
+        return asked or "*" in self._granted or str(source.document["_id"]) in self._granted
+
+    async def _prepare(self, request: RunRequest, source: Source, run: Run) -> Prepared:
+        folder, entry, private = await self._files(source, run, isolated=request.isolated)
+        payload = run.folder / "payload.json"
+        await asyncio.to_thread(write_private, payload, json.dumps(dict(request.parameters)))
+        task = runtimes.Task(
+            folder=folder,
+            run_folder=run.folder,
+            entry=entry,
+            parameters=dict(request.parameters),
+            env={**await self._child_environment(run.row, request, payload, folder)},
+            tag=run.row.id,
+            own_interpreter=source.document is None and source.entry is not None,
+        )
+        prepared = await runtimes.runtime_for(run.row.language).prepare(task, self._environments, run)
+        return prepared if private is None else prepared.with_workdir(private)
+
+    async def _files(self, source: Source, run: Run, *, isolated: bool) -> tuple[Path, Path, Path | None]:
+        """The run's folder and entry, and the private copy, if it is one."""
+        if source.document is not None:
+            client = await self._link.client()
+            folder = await fetch(client, dict(source.document), self._home.packages)
+            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder)))
+        elif source.entry is not None:
+            folder, entry = source.entry.parent, source.entry
+        elif source.folder is not None:
+            folder = source.folder
+            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder)))
+        if source.entry is not None and not isolated:
+            return folder, entry, None
+        work = run.folder / "work"
+        await asyncio.to_thread(copy_tree, folder, work)
+        return work, work / entry.relative_to(folder), work
+
+    async def _child_environment(self, row: RunRow, request: RunRequest, payload: Path, cwd: Path) -> dict[str, str]:
+        """Design: an allow-list of ours, what the agent's document sets, the payload's harmless keys, the token."""
+        variables = processes.inherited_environment()
+        granted = self._link.document.get("environment")
+        if isinstance(granted, dict):
+            variables.update(harmless({k: v for k, v in granted.items() if isinstance(v, str)}, variables))
+        variables.update(harmless(request.parameters, variables))
+        variables["payloadfile"] = f"../{payload.name}" if cwd.parent == payload.parent else str(payload)
+        if self._link.endpoint is not None:
+            variables["apiurl"] = self._link.endpoint.url
+        if token := await self._token(row, request):
+            variables["jwt"] = token
+        return variables
+
+    async def _token(self, row: RunRow, request: RunRequest) -> str:
+        if row.token == "sender" and request.sender is not None:  # noqa: S105 - the name of a kind
+            return request.sender.jwt
+        if row.token in ("runas", "agent"):
+            return await (await self._link.client()).mint_token()
+        return ""
+
+
+def source_of_path(path: Path) -> Source:
+    """What lies at a path: a notebook, a script or a package's folder. Raises ``NotFound`` or ``InvalidInput``."""
+    if path.is_dir():
+        manifest = Manifest.read(path)
+        entry_point(path, manifest)
+        return Source(manifest.name, manifest.language, version=manifest.version, folder=path)
+    if not path.is_file():
+        raise NotFound(f"There is no file or folder {path}.")
+    language = {".ipynb": "notebook", ".py": "python"}.get(path.suffix.lower())
+    if language is None:
+        raise InvalidInput(f"{path.name} cannot be run: give a notebook (.ipynb), a Python file or a package's folder.")
+    return Source(path.name, language, entry=path)
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise ``InvalidInput`` for what JSON cannot hold, so that every reader of a run gets what was sent."""
+    try:
+        json.dumps(parameters, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"The parameters cannot be written as JSON: {error}.") from error
+
+
+def harmless(values: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, str]:
+    """The entries that may be environment variables: valid names that override nothing and steer no loader."""
+    chosen: dict[str, str] = {}
+    used = {name.upper() for name in taken}
+    room = MAX_VARIABLES
+    for name, value in values.items():
+        text = as_text(value)
+        upper = name.upper()
+        if not NAME.fullmatch(name) or upper in used or upper in RESERVED or upper.startswith(STEERING):
+            continue
+        if "\0" in text or len(text) > MAX_VARIABLE or len(text) > room:
+            continue
+        room -= len(text)
+        chosen[name] = text
+    return chosen
+
+
+def as_text(value: object) -> str:
+    """A payload's value as an environment variable holds it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """A private copy: same modes and times; links are copied as links."""
+    shutil.copytree(source, target, symlinks=True, copy_function=copy_file)
+
+
+def copy_file(source: str, target: str) -> str:
+    """``shutil.copy2`` that shares the blocks where the file system can (btrfs, XFS)."""
+    if not hasattr(os, "copy_file_range"):
+        return shutil.copy2(source, target)
+    with open(source, "rb") as reader, open(target, "wb") as writer:  # noqa: PTH123 - copytree's signature is str
+        size = os.fstat(reader.fileno()).st_size
+        try:
+            while size > 0 and (copied := os.copy_file_range(reader.fileno(), writer.fileno(), size)):
+                size -= copied
+        except OSError:  # across file systems, or one that cannot
+            reader.seek(0)
+            writer.seek(0)
+            shutil.copyfileobj(reader, writer)
+    shutil.copystat(source, target)
+    return target

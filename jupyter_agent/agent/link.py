@@ -1,0 +1,248 @@
+"""The link to OpenFlow: one client, kept connected, registered as an agent, listening on the agent's queue.
+
+It decides nothing about commands: they go to the handler it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from jupyter_agent import __version__
+from jupyter_agent.agent import hub_keeper
+from jupyter_agent.agent.endpoint import Endpoint, Identity, configured, embedded
+from jupyter_agent.errors import AgentError, SignInFailed, Unavailable
+from jupyter_agent.home import Home
+from jupyter_agent.openflow.client import Client, Queue, QueueEvent, User, WatchEvent
+
+log = logging.getLogger(__name__)
+
+REQUESTS_PER_S = 28
+"""A real OpenFlow answers 30 requests a second (protocol §3); the embedded hub has no limit."""
+
+REREGISTER_S = 1.0
+"""The agent's own document is registered again at most this often."""
+
+OWN_FIELDS = ("slug", "runas", "environment", "_acl", "name")
+"""What a change of our own document must touch to matter; all else is the echo of our registration."""
+
+
+class Link:
+    """The connection of this home to its OpenFlow.
+
+    ``on_command`` gets each message of the agent's queue; ``on_package`` the id and operation of each changed
+    package; ``on_change`` is called when the state of the connection changed; ``on_ready`` after each (re)connection.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        languages: list[str],
+        on_command: Callable[[QueueEvent], Awaitable[None]],
+        on_package: Callable[[str, str], None],
+        on_change: Callable[[], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._home = home
+        self._languages = languages
+        self._on_command = on_command
+        self._on_package = on_package
+        self._on_change = on_change
+        self._on_ready = on_ready
+        self._identity = Identity(home.identity_file)
+        self._client: Client | None = None
+        self._queue: Queue | None = None
+        self._error: AgentError | None = None
+        self._changed = asyncio.Event()
+        self._registered = False
+        self._own_change = asyncio.Event()
+        self.endpoint: Endpoint | None = None
+        self.hub: hub_keeper.RunningHub | None = None
+        self.document: dict[str, Any] = {}
+        self.runas = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the agent is signed in, registered and reached by its queue."""
+        return self._registered and self._client is not None and self._client.is_connected
+
+    @property
+    def error(self) -> AgentError | None:
+        """Why there is no connection; ``None`` while there is one."""
+        if self.connected:
+            return None
+        return self._error or (self._client.last_error if self._client else None)
+
+    @property
+    def user(self) -> User | None:
+        """Whom the agent is signed in as."""
+        return self._client.user if self._client else None
+
+    @property
+    def queue(self) -> str | None:
+        """The name of the queue that the agent listens on."""
+        return self._queue.name if self._queue else None
+
+    @property
+    def slug(self) -> str | None:
+        """The slug of the agent's document."""
+        slug = self.document.get("slug")
+        return slug if isinstance(slug, str) else None
+
+    async def client(self, timeout_s: float = 20) -> Client:
+        """The connected client. Raises the reason when there is none within the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.connected:
+                    if isinstance(self.error, SignInFailed):
+                        raise self.error
+                    self._changed.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), 0.5)
+        except TimeoutError:
+            reason = self.error
+            raise Unavailable(f"OpenFlow cannot be reached: {reason or 'it does not answer.'}") from reason
+        if self._client is None:
+            raise Unavailable("OpenFlow cannot be reached: the agent is ending.")
+        return self._client
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        delay = hub_keeper.RestartDelay()
+        while True:
+            started = asyncio.get_running_loop().time()
+            try:
+                async with self._openflow() as over:
+                    await over
+                lived_s = asyncio.get_running_loop().time() - started
+            except Exception as error:  # noqa: BLE001 - the link is tried again, whatever ended it
+                self._fail(first_reason(error))
+                lived_s = 0.0
+            await asyncio.sleep(delay.failed(lived_s))
+
+    @contextlib.asynccontextmanager
+    async def _openflow(self) -> AsyncIterator[Awaitable[None]]:
+        """A client of the right OpenFlow; gives what to wait for until another one is needed."""
+        endpoint = configured(self._home, os.environ)
+        if endpoint is None:
+            self.hub = await hub_keeper.ensure(self._home)
+            endpoint = embedded(self._home, self.hub.apiurl)
+        self.endpoint = endpoint
+        client = Client(
+            endpoint.url,
+            endpoint.credentials,
+            version=__version__,
+            requests_per_s=None if endpoint.embedded else REQUESTS_PER_S,
+            on_connected=self._register,
+            on_lost=self._lost,
+        )
+        self._client = client  # before it is entered: `_register` may run at once
+        async with client, asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._follow_own_document(client))
+            try:
+                yield self._while_the_hub_lives() if self.hub else asyncio.get_running_loop().create_future()
+            finally:
+                watching.cancel()
+                self._client, self._queue, self._registered = None, None, False
+
+    async def _while_the_hub_lives(self) -> None:
+        """Start a hub that has ended again, as long as it keeps its address: the client reconnects by itself."""
+        delay = hub_keeper.RestartDelay()
+        while self.hub is not None:
+            hub, started = self.hub, asyncio.get_running_loop().time()
+            await hub_keeper.ended(hub, self._home)
+            log.warning("The embedded hub (pid %d) ended; it is started again.", hub.pid)
+            self.hub = await self._hub_again(delay, asyncio.get_running_loop().time() - started)
+            if self.hub.apiurl != hub.apiurl:
+                return
+
+    async def _hub_again(self, delay: hub_keeper.RestartDelay, lived_s: float) -> hub_keeper.RunningHub:
+        while True:
+            await asyncio.sleep(delay.failed(lived_s))
+            try:
+                return await hub_keeper.ensure(self._home)
+            except AgentError as error:
+                self._fail(error)
+                lived_s = 0.0
+
+    async def _register(self) -> None:
+        """Make ourselves known after each connection (protocol §13): document, right user, queue, watch."""
+        client, endpoint = self._client, self.endpoint
+        if client is None or endpoint is None:
+            return
+        known = endpoint.agentid or self._identity.agent(endpoint.url)
+        registration = self._identity.registration(self._languages, __version__)
+        document = await client.custom_command("registeragent", id=known, data=registration)
+        if not isinstance(document, dict) or not document.get("slug"):
+            raise Unavailable(f"OpenFlow at {endpoint.url} did not register this agent: it sent no agent document.")
+        runas = document.pop("jwt", None)
+        self.runas = bool(runas)
+        if runas:
+            await client.sign_in_as(runas)
+        if not endpoint.agentid:
+            await asyncio.to_thread(self._identity.remember, endpoint.url, str(document["_id"]))
+        self.document = document
+        await self._listen(client, f"{document['slug']}agent")
+        self._registered, self._error = True, None
+        self._tell()
+        self._on_ready()
+
+    async def _listen(self, client: Client, name: str) -> None:
+        """Consume the agent's queue and watch agents and packages; both are kept by the client over reconnects."""
+        if self._queue is None:
+            self._queue = await client.register_queue(name, self._on_command)
+            await client.watch("agents", [], self._agents_changed)
+        elif self._queue.name != name.lower():
+            await self._queue.close()
+            self._queue = await client.register_queue(name, self._on_command)
+
+    async def _agents_changed(self, event: WatchEvent) -> None:
+        document = event.document
+        if document.get("_type") == "package":
+            self._on_package(str(document.get("_id", "")), event.operation)
+        elif (
+            document.get("_id") == self.document.get("_id")
+            and event.operation in ("replace", "update")
+            and any(document.get(name) != self.document.get(name) for name in OWN_FIELDS)
+        ):
+            self._own_change.set()
+
+    async def _follow_own_document(self, client: Client) -> None:
+        """Register again when somebody changed our document: never lost, at most once a second."""
+        while True:
+            await self._own_change.wait()
+            await asyncio.sleep(REREGISTER_S)
+            self._own_change.clear()
+            try:
+                await client.connected()
+                await self._register()
+            except AgentError as error:
+                log.warning("The agent could not be registered again: %s", error)
+
+    def _lost(self, error: AgentError) -> None:
+        self._fail(error)
+
+    def _fail(self, error: AgentError) -> None:
+        if str(error) != str(self._error):
+            log.warning("No connection to OpenFlow: %s", error)
+        self._error = error
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._on_change()
+
+
+def first_reason(error: BaseException) -> AgentError:
+    """The first of our errors in a (group of) errors; anything else is logged whole and told by its type."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, AgentError):
+        return error
+    log.error("The link to OpenFlow failed", exc_info=error)
+    return Unavailable(f"The link to OpenFlow failed ({type(error).__name__}); it is tried again.")

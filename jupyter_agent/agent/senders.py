@@ -1,0 +1,78 @@
+"""Who sent a queue message, and what they may do.
+
+A message's ``__user`` is a claim, its ``__jwt`` is verified by the server (protocol §15): only the latter counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_agent.errors import AccessDenied, AgentError, NotFound, SignInFailed
+from jupyter_agent.openflow.client import Client, User
+from jupyter_agent.openflow.rights import Right, allowed
+
+CACHE_S = 60
+CACHE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Sender:
+    """A verified user of OpenFlow and the short token the message came with."""
+
+    user: User
+    jwt: str = field(repr=False)
+
+
+class Senders:
+    """Verifies the senders of messages; a token that was verified is trusted for a minute."""
+
+    def __init__(self) -> None:
+        self._verified: OrderedDict[str, tuple[float, User]] = OrderedDict()
+
+    async def verify(self, client: Client, data: dict[str, Any]) -> Sender:
+        """The sender of a message; raises ``AccessDenied`` where there is no valid ``__jwt``."""
+        jwt = data.get("__jwt")
+        if not isinstance(jwt, str) or not jwt:
+            raise AccessDenied("not authenticated")
+        now = asyncio.get_running_loop().time()
+        known = self._verified.get(jwt)
+        if known is None or now - known[0] > CACHE_S:
+            try:
+                known = (now, await client.validate(jwt))
+            except SignInFailed as error:
+                self._verified.pop(jwt, None)
+                raise AccessDenied(f"not authenticated: {error}") from error
+            self._verified[jwt] = known
+            self._verified.move_to_end(jwt)
+            while len(self._verified) > CACHE_SIZE:
+                self._verified.popitem(last=False)
+        return Sender(known[1], jwt)
+
+
+def require_invoke(sender: Sender, document: dict[str, Any]) -> None:
+    """Raise ``AccessDenied`` unless the sender may invoke the agent whose document this is."""
+    if not allowed(document.get("_acl"), sender.user.principals, Right.INVOKE):
+        raise AccessDenied(
+            f"{sender.user.name or sender.user.username} may not use this agent: "
+            f"the right to invoke {document.get('name') or document.get('slug')} is needed."
+        )
+
+
+async def find_package(client: Client, wanted: str, *, jwt: str = "") -> dict[str, Any]:
+    """The document of the package with this id or name, read as the owner of ``jwt`` (empty: as the agent).
+
+    A name stands for the package that was changed last, of those that may be read. Raises ``NotFound``.
+    """
+    query = {"_type": "package", "$or": [{"_id": wanted}, {"id": wanted}, {"name": wanted}]}
+    found = await client.query("agents", query, order_by={"_modified": -1}, top=2, jwt=jwt)
+    if not found:
+        raise NotFound(f"There is no package {wanted!r} on OpenFlow, or it may not be read: publish it first.")
+    return next((document for document in found if document.get("_id") == wanted), found[0])
+
+
+def sentence(error: BaseException) -> str:
+    """What is told of an error to somebody else: our own sentences, but only the type of an unexpected error."""
+    return str(error) if isinstance(error, AgentError) else f"Internal error of the agent ({type(error).__name__})."

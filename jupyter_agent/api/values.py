@@ -1,0 +1,91 @@
+"""JSON in and out of the API: bodies that are checked, rows as they are shown."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jupyter_agent.errors import InvalidInput
+from jupyter_agent.state import RunRow
+
+HIDDEN = ("attempt", "fileid", "folder", "pid", "pid_started", "reply")
+"""What of a row is the agent's own business."""
+
+
+class Body(BaseModel):
+    """A request's body; unknown fields are refused, so that a typing error does not pass for a wish."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Raises ``InvalidInput`` with one sentence."""
+        try:
+            return cls.model_validate_json(data or b"{}")
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"]) or "the body"
+            raise InvalidInput(f"The request cannot be used: {where}: {fault['msg']}.") from error
+
+
+class PublishBody(Body):
+    """``POST packages``: ``path`` is a package's folder on the agent's machine."""
+
+    path: str
+
+
+class RunBody(Body):
+    """``POST packages/{id}/runs``; ``parameters_yaml`` holds texts that are read as YAML scalars."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters_yaml: dict[str, str] = Field(default_factory=dict)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    memory_mb: int | None = Field(default=None, gt=0)
+
+    def all_parameters(self) -> dict[str, Any]:
+        """Both kinds; the texts win."""
+        return {**self.parameters, **{name: yaml_scalar(text) for name, text in self.parameters_yaml.items()}}
+
+
+class TargetBody(RunBody):
+    """``POST runs``."""
+
+    target: str = Field(min_length=1)
+    isolated: bool = False
+
+
+def yaml_scalar(text: str) -> Any:
+    """``5`` -> 5, ``yes`` -> True, ``'5'`` -> "5"; what is no scalar of JSON's kinds in YAML stays the text it is."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else text
+    except (yaml.YAMLError, ValueError):
+        return text
+    if text.strip() and (value is None or isinstance(value, str | bool | int | float)):
+        return value
+    return text
+
+
+def run_json(row: RunRow, output_size: int = 0) -> dict[str, Any]:
+    """A run as the API shows it."""
+    shown = {name: getattr(row, name) for name in row.__dataclass_fields__ if name not in HIDDEN}
+    return {**shown, "state": str(row.state), "output_size": output_size}
+
+
+def package_json(document: dict[str, Any]) -> dict[str, Any]:
+    """A package's document (protocol §13) as the API shows it."""
+    about = document.get("openiap") if isinstance(document.get("openiap"), dict) else {}
+    return {
+        "id": document.get("_id"),
+        "name": document.get("name") or document.get("id") or document.get("_id"),
+        "version": document.get("version") or "",
+        "language": document.get("language") or (about or {}).get("language") or "",
+        "description": document.get("description") or "",
+        "author": document.get("author") or "",
+        "main": document.get("main") or "",
+        "daemon": bool(document.get("daemon")),
+        "fileid": document.get("fileid") or "",
+        "modified": document.get("_modified"),
+    }
