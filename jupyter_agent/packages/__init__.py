@@ -1,0 +1,21 @@
+"""Packages: their manifest, their archives, and their way to and from OpenFlow."""
+
+from __future__ import annotations
+
+from jupyter_agent.packages.exchange import Published, fetch, publish
+from jupyter_agent.packages.manifest import Manifest, entry_point, guess_language, package_root
+from jupyter_agent.packages.packing import pack
+from jupyter_agent.packages.unpacking import Bounds, unpack
+
+__all__ = [
+    "Bounds",
+    "Manifest",
+    "Published",
+    "entry_point",
+    "fetch",
+    "guess_language",
+    "pack",
+    "package_root",
+    "publish",
+    "unpack",
+]

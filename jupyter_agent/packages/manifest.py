@@ -1,0 +1,306 @@
+"""What a package says of itself: ``package.json`` and its section ``openiap``, and where the program starts.
+
+Knows field names and rules of the file (openiap-protocol.md, section 14). Refuses to know archives and servers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from jupyter_agent.errors import InvalidInput, NotFound
+
+FILES = ("package.openiap.json", "package.json")
+"""The first of these that exists is the manifest; an archive holds it as ``package.json``."""
+
+LANGUAGES_BY_SUFFIX = {
+    ".ipynb": "notebook",
+    ".py": "python",
+    ".js": "nodejs",
+    ".mjs": "nodejs",
+    ".cjs": "nodejs",
+    ".ps1": "powershell",
+    ".sh": "shell",
+    ".php": "php",
+}
+
+ENTRIES = {
+    "notebook": ("agent.ipynb", "main.ipynb", "index.ipynb"),
+    "nodejs": ("agent.js", "main.js", "index.js"),
+    "python": ("agent.py", "main.py", "index.py"),
+    "powershell": ("index.ps1", "main.ps1"),
+}
+"""Per language, what is started when ``main`` names nothing, the first that exists."""
+
+MARKERS = ("package.json", *ENTRIES["nodejs"], *ENTRIES["python"], *ENTRIES["notebook"])
+"""One of these in a folder tells that it is a package's."""
+
+HINTS = {
+    "name": 'give it a name like "my-package" or "@me/my-package"',
+    "version": 'give it a version like "1.0.0"',
+    "main": 'give it the path of the file to start, like "main.py"',
+    "description": "give it a text, or remove it",
+    "author": "give it a text, or remove it",
+    "files": 'give it a list of paths like ["dist", "data/*.csv"], or remove it',
+    "start": "give it a command, or remove it",
+    "language": 'give it a language like "python" or "notebook"',
+    "ports": 'give it a list like [{"portname": "web", "port": 8080}], or remove it',
+    "portname": 'give it a name like "web"',
+    "port": "give it a number from 0 to 65535",
+    "protocol": "give it TCP or UDP",
+    "openiap": 'give it an object like {"language": "python"}',
+    "scripts": 'give it an object like {"start": "node main.js"}, or remove it',
+}
+TRUTH_HINT = "give it true or false"
+
+NAME = r"^(@[A-Za-z0-9~_-][A-Za-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*$"
+"""npm's names, also with capitals; an archive's file name is made of it."""
+
+
+def _author(value: object) -> object:
+    """Npm's two forms of a person: a text, or an object with ``name`` and ``email``."""
+    if not isinstance(value, dict):
+        return value
+    email = value.get("email")
+    return f"{value.get('name', '')} <{email}>" if email else value.get("name", "")
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+class Port(BaseModel):
+    """A port the package wants; ``port`` 0 leaves the number to the agent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    portname: str = Field("", validation_alias=AliasChoices("portname", "name"))
+    port: int = Field(0, ge=0, le=65535)
+    protocol: str = "TCP"
+    web: bool = False
+
+
+class Section(BaseModel):
+    """The section ``openiap``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    language: Annotated[str, BeforeValidator(_lower)] = ""
+    typescript: bool = False
+    daemon: bool = False
+    chrome: bool = False
+    chromium: bool = False
+    agenttoken: bool = False
+    ports: tuple[Port, ...] = ()
+
+
+class Scripts(BaseModel):
+    """Npm's ``scripts``; others than ``start`` concern npm alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: str | None = None
+
+
+class Manifest(BaseModel):
+    """A package's ``package.json``; fields that are not named here are npm's business and are ignored.
+
+    ``language`` is lower case and never empty; ``section`` is ``openiap`` as it was written, for the server's copy.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(max_length=214, pattern=NAME)
+    version: str = Field(max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")
+    description: str = ""
+    author: Annotated[str, BeforeValidator(_author)] = ""
+    main: str | None = None
+    files: tuple[str, ...] | None = None
+    scripts: Scripts = Scripts()
+    openiap: Section = Section()
+    section: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    @property
+    def language(self) -> str:
+        """Which runtime runs it."""
+        return self.openiap.language
+
+    @property
+    def daemon(self) -> bool:
+        """Whether it is to run for ever."""
+        return self.openiap.daemon
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The ports it wants."""
+        return self.openiap.ports
+
+    @property
+    def agenttoken(self) -> bool:
+        """Whether it asks for the agent's own token."""
+        return self.openiap.agenttoken
+
+    @property
+    def archive_stem(self) -> str:
+        """The archive's name without the version: ``@scope/name`` is ``scope-name``."""
+        return self.name.replace("/", "-").replace("@", "")
+
+    @property
+    def archive_name(self) -> str:
+        """The archive's file name."""
+        return f"{self.archive_stem}-{self.version}.tgz"
+
+    @classmethod
+    def read(cls, folder: Path, document: Mapping[str, Any] | None = None) -> Self:
+        """The manifest of the package in ``folder``.
+
+        ``document`` is the package's document in ``agents``: what it says counts where the file is silent, also where
+        there is no file at all (archives that were not made by npm). Raises ``InvalidInput`` with one sentence a
+        fault.
+        """
+        file = manifest_file(folder)
+        if file is None and document is None:
+            raise InvalidInput(
+                f'{folder} is not a package: add a package.json with "name", "version", "main" and '
+                '"openiap": {"language": …}.'
+            )
+        return cls.parse(_json(file) if file else {}, file or folder / "package.json", document)
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any], file: Path, document: Mapping[str, Any] | None = None) -> Self:
+        """The manifest made of the file's fields; ``file`` is named in the faults and its folder is looked into."""
+        known = _merged(_from_document(document or {}), fields)
+        section = known["openiap"]
+        if isinstance(section, dict) and not section.get("language"):
+            main = known.get("main")
+            language = guess_language(file.parent, main if isinstance(main, str) else None)
+            known["openiap"] = {**section, "language": language or ""}
+        try:
+            manifest = cls.model_validate({**known, "section": section if isinstance(section, dict) else {}})
+        except ValidationError as error:
+            raise InvalidInput(" ".join(_sentence(file, fault) for fault in error.errors())) from None
+        if not manifest.language:
+            raise InvalidInput(
+                f'{file}: "openiap.language" is missing and cannot be told from "main": {HINTS["language"]}.'
+            )
+        return manifest
+
+
+def manifest_file(folder: Path) -> Path | None:
+    """The file that is the manifest of ``folder``, ``None`` when there is none."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def guess_language(folder: Path, main: str | None) -> str | None:
+    """The language by ``main``'s suffix, else by the first usual entry that exists in ``folder``."""
+    if main and (language := LANGUAGES_BY_SUFFIX.get(Path(main).suffix.lower())):
+        return language
+    return next((key for key, names in ENTRIES.items() if any((folder / name).is_file() for name in names)), None)
+
+
+def package_root(folder: Path) -> Path:
+    """Where the package lies in an unpacked archive: ``folder``, or the folder one level down that holds it.
+
+    npm puts everything below ``package/``, other tools below other names or none.
+    """
+    if _marked(folder):
+        return folder
+    below = sorted((path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()), key=_npm_first)
+    found = next((path for path in below if _marked(path)), None)
+    if found is None and len(below) == 1 and sum(1 for _ in folder.iterdir()) == 1:
+        return below[0]
+    return found or folder
+
+
+def entry_point(folder: Path, manifest: Manifest) -> Path:
+    """The file that is started: ``main``, else the usual names, else the only notebook.
+
+    A ``main`` of another language than the package's is npm's default and does not count. Raises ``NotFound`` naming
+    what was looked for, ``InvalidInput`` for a ``main`` that leaves the package.
+    """
+    usual = ENTRIES.get(manifest.language, ())
+    if manifest.main and not _of_other_language(folder, manifest):
+        return _inside(folder, manifest.main)
+    for name in usual:
+        if (folder / name).is_file():
+            return folder / name
+    notebooks = sorted(folder.glob("*.ipynb")) if manifest.language == "notebook" else []
+    if len(notebooks) == 1:
+        return notebooks[0]
+    looked = f" (looked for {', '.join(usual)})" if usual else ""
+    raise NotFound(
+        f'The package {manifest.name} has nothing to start{looked}: name the file with "main" in its package.json.'
+    )
+
+
+def _of_other_language(folder: Path, manifest: Manifest) -> bool:
+    main = manifest.main or ""
+    other = LANGUAGES_BY_SUFFIX.get(Path(main).suffix.lower())
+    if other is None or other == manifest.language or manifest.language not in ENTRIES:
+        return False
+    if (folder / main).is_file():
+        raise InvalidInput(
+            f'The package {manifest.name} has the language "{manifest.language}" but its "main", {main}, is of '
+            f'"{other}": change one of them in its package.json.'
+        )
+    return True
+
+
+def _inside(folder: Path, main: str) -> Path:
+    target = (folder / main).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise InvalidInput(f'"main" in package.json is {main}, which lies outside the package: name a file in it.')
+    if not target.is_file():
+        raise NotFound(f'"main" in package.json is {main}, but there is no such file in the package: mend one of them.')
+    return folder / os.path.normpath(main)
+
+
+def _marked(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MARKERS)
+
+
+def _npm_first(path: Path) -> tuple[bool, str]:
+    return path.name != "package", path.name
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{file} is not readable as JSON ({error}): mend it.") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{file} should hold a JSON object: mend it.")
+    return value
+
+
+def _merged(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's fields over the document's, those of the section one by one; ``null`` says nothing."""
+    known = {**document, **{key: value for key, value in fields.items() if value is not None}}
+    section = known.get("openiap", {})
+    return {**known, "openiap": {**document.get("openiap", {}), **section} if isinstance(section, dict) else section}
+
+
+def _from_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a package's document under the names they have in ``package.json``."""
+    if not document:
+        return {}
+    named = str(document.get("id") or document.get("name") or "")
+    name = named if re.fullmatch(NAME, named) else re.sub(r"[^A-Za-z0-9]+", "-", named).strip("-") or "package"
+    known = {key: document[key] for key in ("version", "description", "author", "main") if document.get(key)}
+    section = {key: document[key] for key in Section.model_fields if document.get(key) is not None}
+    return {"name": name, "version": "0.0.0", **known, "openiap": section}
+
+
+def _sentence(file: Path, fault: Mapping[str, Any]) -> str:
+    """One fault of pydantic's as one sentence: file, field, what to do."""
+    where = [str(step) for step in fault["loc"]]
+    last = next((step for step in reversed(where) if not step.isdigit()), "")
+    given = json.dumps(fault["input"], ensure_ascii=False, default=str)[:80]
+    problem = "is missing" if fault["type"] == "missing" else f"is {given}"
+    return f'{file}: "{".".join(where)}" {problem}: {HINTS.get(last, TRUTH_HINT)}.'
