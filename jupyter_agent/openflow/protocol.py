@@ -1,0 +1,233 @@
+"""The wire protocol without I/O: bytes in, envelopes out, and the other way round.
+
+One `Session` stands for one connection and serves both sides of it, client and server. It knows framing, sequence
+numbers and limits; it refuses to know sockets, time, and what any command means.
+
+On the wire (OpenIAP Core 1.5, ``/ws/v2``): each record is a length, four bytes little-endian, and that many bytes of an
+encoded `Envelope`. Boundaries of WebSocket messages mean nothing. ``Envelope.seq`` counts from 0 in each direction, and
+the receiver delivers in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from google.protobuf import message_factory  # noqa: TID251 - here bytes become messages
+from google.protobuf.message import DecodeError, Message  # noqa: TID251
+
+from jupyter_agent.errors import InvalidInput, ProtocolError
+from jupyter_agent.openflow.proto import openiap_pb2
+
+Envelope = openiap_pb2.Envelope
+
+CHUNK = 256 << 10
+"""Bytes of a file in one ``stream`` part; what the official client sends."""
+
+MAX_RECORD = 160 << 20
+"""Bytes; the server takes payloads of up to 130 MB, which JSON in JSON makes longer."""
+
+LENGTH = struct.Struct("<I")
+LAST_SEQ = 2**31 - 1
+KEEP_ALIVE = frozenset({"ping", "pong"})
+
+
+class Session:
+    """The state of one connection: what has come in and is not complete or not in order yet, and the next seq out.
+
+    After a `ProtocolError` the session is of no more use: every further call of `receive` raises it again.
+    """
+
+    def __init__(self, *, max_record: int = MAX_RECORD, max_parked: int = 100) -> None:
+        self._max_record = max_record
+        self._max_parked = max_parked
+        self._received = bytearray()
+        self._next_in = 0
+        self._next_out = 0
+        self._parked: dict[int, tuple[Envelope, int]] = {}
+        self._parked_bytes = 0
+        self._failure = ""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session next in {self._next_in}, next out {self._next_out}, "
+            f"{len(self._received)} bytes and {len(self._parked)} envelopes waiting>"
+        )
+
+    def receive(self, data: bytes) -> list[Envelope]:
+        """Take bytes as they came; return the envelopes that are complete and in turn, in the order of their seq.
+
+        Raises `ProtocolError` for a record that is too long or cannot be decoded, a seq that was there already, and
+        too much that is out of order; the connection has to be closed then.
+        """
+        if self._failure:
+            raise ProtocolError(self._failure)
+        self._received += data
+        envelopes: list[Envelope] = []
+        try:
+            for record in self._records():
+                envelopes += self._in_order(decode(record), len(record))
+        except ProtocolError as error:
+            self._failure = str(error)
+            raise
+        return envelopes
+
+    def envelope(
+        self,
+        command: str,
+        message: Message | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the field's name
+        rid: str = "",
+        jwt: str = "",
+    ) -> bytes:
+        """One record, ready to be sent, with the next seq. Records must be sent in the order in which they are made.
+
+        ``rid`` is the id of the envelope this one answers or belongs to; ``jwt`` makes this one request another
+        user's. Raises `InvalidInput`, and uses no seq, when the record would be too long for the other side.
+        """
+        envelope = Envelope(command=command, priority=0 if command in KEEP_ALIVE else 2, seq=self._next_out)
+        envelope.id, envelope.rid, envelope.jwt = id or new_id(), rid, jwt
+        if message is not None:
+            envelope.data.Pack(message)
+        record = envelope.SerializeToString()
+        if len(record) > self._max_record:
+            raise InvalidInput(
+                f"A {command} of {len(record) >> 20} MiB is too long: OpenFlow takes at most {self._max_record >> 20}."
+            )
+        if self._next_out == LAST_SEQ:
+            raise ProtocolError("The connection has carried as many envelopes as it can count: it has to be renewed.")
+        self._next_out += 1
+        return LENGTH.pack(len(record)) + record
+
+    def _records(self) -> Iterator[bytes]:
+        """Cut complete records off what was received; a length of 0 is nothing."""
+        while len(self._received) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._received)
+            if length > self._max_record:
+                raise ProtocolError(f"The other side announced a record of {length} bytes, which is too long.")
+            end = LENGTH.size + length
+            if len(self._received) < end:
+                return
+            record = bytes(self._received[LENGTH.size : end])
+            del self._received[:end]  # cheap at the front of a bytearray: it moves a pointer
+            if record:
+                yield record
+
+    def _in_order(self, envelope: Envelope, size: int) -> Iterator[Envelope]:
+        """The envelope and those that waited for it, or none when it has to wait itself."""
+        if envelope.seq < self._next_in or envelope.seq in self._parked:
+            raise ProtocolError(f"The other side sent seq {envelope.seq} again, {self._next_in} was next.")
+        if envelope.seq > self._next_in:
+            self._park(envelope, size)
+            return
+        self._next_in += 1
+        yield envelope
+        while self._next_in in self._parked:
+            waiting, waiting_size = self._parked.pop(self._next_in)
+            self._parked_bytes -= waiting_size
+            self._next_in += 1
+            yield waiting
+
+    def _park(self, envelope: Envelope, size: int) -> None:
+        self._parked[envelope.seq] = envelope, size
+        self._parked_bytes += size
+        if len(self._parked) > self._max_parked or self._parked_bytes > self._max_record:
+            raise ProtocolError(f"The other side never sent seq {self._next_in}, but too much of what comes after it.")
+
+
+def decode(record: bytes) -> Envelope:
+    """The envelope in a record; `ProtocolError` when there is none."""
+    try:
+        return Envelope.FromString(record)
+    except DecodeError as error:
+        raise ProtocolError("The other side sent a record that is no envelope.") from error
+
+
+def new_id() -> str:
+    """An id for an envelope or a conversation that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+def request_type(command: str) -> type[Message] | None:
+    """The message that the command or event carries; case does not matter. ``None`` when there is no such command."""
+    return REQUESTS.get(command.lower())
+
+
+def reply_type(command: str) -> type[Message] | None:
+    """The message of the reply to the command; case does not matter. ``None`` when there is no such command."""
+    return REPLIES.get(command.lower() + "reply")
+
+
+def unpack(envelope: Envelope) -> Message:
+    """The message in an envelope, found by its command alone, as the server does: ``type_url`` is not looked at.
+
+    No data is an empty message. Raises `ProtocolError` for an unknown command and for data of another shape.
+    """
+    command = envelope.command.lower()
+    found = REQUESTS.get(command) or REPLIES.get(command)
+    if found is None:
+        raise ProtocolError(f"no such type: openiap.{envelope.command}")
+    try:
+        return found.FromString(envelope.data.value)
+    except DecodeError as error:
+        raise ProtocolError(f"The data of a {command} could not be decoded.") from error
+
+
+def encode_json(value: object) -> str:
+    """JSON text as the server wants it: a date gets milliseconds and Z, without which it stays text on the server.
+
+    Raises `InvalidInput` for what JSON cannot hold.
+    """
+    try:
+        return orjson.dumps(value, default=encode_date, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+    except TypeError as error:
+        raise InvalidInput(f"This cannot be sent as JSON: {error}.") from error
+
+
+def encode_date(value: object) -> str:
+    """ISO 8601 in UTC for a datetime that says its zone."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    raise TypeError(f"{type(value).__name__} {value!r} has no JSON form")
+
+
+def decode_json(text: str) -> Any:
+    """The value in JSON text. Raises `ProtocolError` when it is none.
+
+    Half surrogate pairs, NaN and Infinity, which other languages let through, become "?" and null: one odd document
+    must not hide all others.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        lenient = json.loads(text, parse_constant=lambda _: None)
+        return orjson.loads(json.dumps(lenient, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("OpenFlow sent text that is not JSON.") from error
+
+
+def message_types() -> tuple[dict[str, type[Message]], dict[str, type[Message]]]:
+    """Messages by command: first of requests, events and stream parts, then of replies."""
+    requests: dict[str, type[Message]] = {}
+    replies: dict[str, type[Message]] = {}
+    for name, descriptor in openiap_pb2.DESCRIPTOR.message_types_by_name.items():
+        message = message_factory.GetMessageClass(descriptor)
+        if name.endswith("Request"):
+            requests[name.removesuffix("Request").lower()] = message
+        elif name.endswith("Response"):
+            replies[name.removesuffix("Response").lower() + "reply"] = message
+    for part in ("BeginStream", "Stream", "EndStream", "Noop", "RefreshToken", "WatchEvent", "QueueEvent"):
+        requests[part.lower()] = getattr(openiap_pb2, part)
+    replies["error"], replies["pong"] = openiap_pb2.ErrorResponse, openiap_pb2.PingResponse
+    return requests, replies
+
+
+REQUESTS, REPLIES = message_types()
