@@ -110,6 +110,8 @@ def _walk(folder: Path, below: PurePosixPath, outer: list[Spec], *, with_list: b
     with os.scandir(here) as entries:
         for entry in entries:
             path = below / entry.name
+            if any("\ud800" <= char <= "\udfff" for char in entry.name):
+                raise InvalidInput(f"{folder} cannot be packed: the name of {entry.name!r} is not UTF-8; rename it.")
             is_folder = entry.is_dir(follow_symlinks=False)
             if _ignored(path, specs, is_folder=is_folder):
                 continue

@@ -215,6 +215,8 @@ def _translated(error: OSError, archive: Path, folder: Path) -> AgentError:
         return Unavailable(f"The disk is full: {archive.name} could not be unpacked to {folder}.")
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
         return Conflict(f"{folder} is there already: remove it first.")
+    if error.errno == errno.EINVAL:  # zipfile, sent to a place before the file's begin
+        return InvalidInput(f"{archive.name} is not a readable archive: it points outside itself.")
     if isinstance(error, FileNotFoundError) and not archive.exists():
         return NotFound(f"There is no archive {archive}.")
     return Failed(f"{archive.name} could not be unpacked to {folder}: {error.strerror or error}.")
