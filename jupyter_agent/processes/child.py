@@ -208,8 +208,10 @@ class Process:
 
     async def end(self) -> None:
         """SIGKILL what is left of the tree, also of one whose leader has ended; it is all gone when this returns."""
-        self._signal_group(signal.SIGKILL)
         try:
+            if self.exit is None:
+                await self._remember()  # an orphan that emptied its environment could not be told any more
+            self._signal_group(signal.SIGKILL)
             await asyncio.to_thread(tree.kill, self._members)
             await self.wait()
         finally:

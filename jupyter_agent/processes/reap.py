@@ -5,7 +5,8 @@ it shared). On stdin come lines, ``+ <tag> <pid>`` and ``- <tag>`` (pid 0: not s
 was not taken back is ended: SIGTERM, a second, SIGKILL.
 """
 
-# ruff: noqa: PTH, SIM105 - pathlib and contextlib would load twenty modules more
+# pathlib and contextlib would load twenty modules more:
+# ruff: noqa: PTH112, PTH123, PTH208, SIM105
 
 import os
 import signal
@@ -38,7 +39,7 @@ def listen(trees: dict[bytes, int]) -> None:
 
 def living(trees: dict[bytes, int]) -> list[int]:
     """Pids of processes that carry a tag or are in a leader's session. Nothing where there is no ``/proc``."""
-    marks = [b"\0JUPYTER_AGENT_RUN=" + tag + b"\0" for tag in trees]
+    marks = [mark(tag) for tag in trees]
     leaders = set(trees.values()) - {0}
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
@@ -48,6 +49,11 @@ def living(trees: dict[bytes, int]) -> list[int]:
         except OSError:
             pass  # gone, or another user's
     return found
+
+
+def mark(tag: bytes) -> bytes:
+    """What a process with this tag has in its environment."""
+    return b"\0JUPYTER_AGENT_RUN=" + tag + b"\0"
 
 
 def belongs(name: str, marks: list[bytes], leaders: set[int]) -> bool:
