@@ -1,0 +1,196 @@
+"""Documents: JSON text of the wire, values in memory, text in the store, and the ways between them.
+
+In memory a document is a plain dict; dates are `Date`. It knows what may be in a document and refuses to know what
+any field means.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from jupyter_agent.errors import InvalidInput
+
+MAX_DEPTH = 100
+"""Levels of nesting, as in MongoDB."""
+
+MAX_SIZE = 16 << 20
+"""Bytes of a stored document, as in MongoDB."""
+
+DOT = "____"
+"""What stands in a stored name for a dot, which would be taken for a path (as OpenFlow does it)."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+# OpenFlow's rule: a text is a date only when its seconds have a fraction.
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}(?:Z|[+-]\d\d:?\d\d)?")
+ISO_LENGTHS = range(len("2024-01-02T03:04:05.6"), len("2024-01-02T03:04:05.678901234+00:00") + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A moment, in milliseconds since 1970 in UTC. It is equal, lower or higher only to another date."""
+
+    ms: int
+
+    @classmethod
+    def now(cls) -> Date:
+        """This moment."""
+        return cls(time.time_ns() // 1_000_000)
+
+    def __str__(self) -> str:
+        return (EPOCH + self.ms * MILLISECOND).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+    # The matcher compares values of any type with one another: that must be false, not an error.
+    def __lt__(self, other: object) -> bool:
+        return isinstance(other, Date) and self.ms < other.ms
+
+    def __le__(self, other: object) -> bool:
+        return isinstance(other, Date) and self.ms <= other.ms
+
+    def __gt__(self, other: object) -> bool:
+        return isinstance(other, Date) and self.ms > other.ms
+
+    def __ge__(self, other: object) -> bool:
+        return isinstance(other, Date) and self.ms >= other.ms
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Date:
+        return self
+
+
+def new_id() -> str:
+    """24 hexadecimal digits that begin with the time, like an ObjectId's; the rest cannot be guessed."""
+    return f"{int(time.time()):08x}{secrets.token_hex(8)}"
+
+
+def parse(text: str, what: str, *, names: bool = False) -> Any:
+    """The value in JSON text from a client, with its dates; ``what`` names it in errors.
+
+    ``names`` is for documents: names with dots get their stored form. In a query a dot makes a path.
+    Raises `InvalidInput`.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"The {what} is not valid JSON: {error}.") from error
+    return _taken(value, what, _stored_name if names else _same, MAX_DEPTH)
+
+
+def parse_object(text: str, what: str, *, names: bool = False) -> dict[str, Any]:
+    """Like `parse`, for what has to be a JSON object; no text at all is an empty one."""
+    value = parse(text, what, names=names) if text.strip() else {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"The {what} must be a JSON object, not {kind(value)}.")
+    return value
+
+
+def with_stored_names(value: Any, what: str) -> Any:
+    """A value out of a query or an update as part of a document: names with dots get their stored form."""
+    return _taken(value, what, _stored_name, MAX_DEPTH)
+
+
+def wire(value: Any) -> str:
+    """JSON text for a client: dates in ISO 8601 with milliseconds, dots back in names."""
+    data = orjson.dumps(value, default=str)
+    if DOT.encode() in data:
+        data = orjson.dumps(_shown(value), default=str)
+    return data.decode()
+
+
+def stored(document: dict[str, Any]) -> str:
+    """The text that is stored. Raises `InvalidInput` when the document cannot be."""
+    try:
+        data = orjson.dumps(document, default=_marked)
+    except TypeError as error:
+        raise InvalidInput(f"The document cannot be stored: {error}.") from error
+    if len(data) > MAX_SIZE:
+        raise InvalidInput(f"A document of {len(data) >> 20} MiB is too big: at most {MAX_SIZE >> 20} can be stored.")
+    return data.decode()
+
+
+def restored(text: str) -> dict[str, Any]:
+    """The document in a stored text."""
+    document: dict[str, Any] = orjson.loads(text)
+    return _unmarked(document) if '"$date"' in text else document
+
+
+def kind(value: object) -> str:
+    """What to call a value in a sentence."""
+    return KINDS.get(type(value), "a date")
+
+
+KINDS: dict[type, str] = {
+    dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number",
+    type(None): "null",
+}  # fmt: skip
+
+
+def _taken(value: Any, what: str, name: Callable[[str], str], levels: int) -> Any:
+    if isinstance(value, str):
+        return _date(value) if len(value) in ISO_LENGTHS else value
+    if isinstance(value, dict):
+        if levels == 0:
+            raise InvalidInput(f"The {what} is nested deeper than {MAX_DEPTH} levels.")
+        if "$date" in value:  # that is how dates are stored
+            raise InvalidInput(f'A date in the {what} is written as text, like "2024-01-02T03:04:05.678Z".')
+        return {
+            _checked(name(key), what): _taken(item, what, name, levels - 1)
+            for key, item in value.items()
+            if not key.startswith("$$")
+        }
+    if isinstance(value, list):
+        if levels == 0:
+            raise InvalidInput(f"The {what} is nested deeper than {MAX_DEPTH} levels.")
+        return [_taken(item, what, name, levels - 1) for item in value]
+    return value
+
+
+def _date(text: str) -> Date | str:
+    if not ISO_DATE.fullmatch(text):
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+        return Date(((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND)
+    except (ValueError, OverflowError):
+        return text
+
+
+def _same(name: str) -> str:
+    return name
+
+
+def _stored_name(name: str) -> str:
+    return name.replace(".", DOT)
+
+
+def _checked(name: str, what: str) -> str:
+    if "\0" in name:
+        raise InvalidInput(f"A name in the {what} holds a NUL character.")
+    return name
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name.replace(DOT, "."): _shown(item) for name, item in value.items()}
+    return [_shown(item) for item in value] if isinstance(value, list) else value
+
+
+def _marked(value: object) -> dict[str, int]:
+    if isinstance(value, Date):
+        return {"$date": value.ms}
+    raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, dict):
+        if len(value) == 1 and "$date" in value:
+            return Date(value["$date"])
+        return {name: _unmarked(item) for name, item in value.items()}
+    return [_unmarked(item) for item in value] if isinstance(value, list) else value
