@@ -1,0 +1,51 @@
+"""The command line: ``jupyter-agent``, also ``jupyter agent``.
+
+Every command is a face of the agent and reaches it through its socket; only the standard library is imported before
+it is known that more is needed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from jupyter_agent.cli.console import Console
+from jupyter_agent.cli.context import Context
+from jupyter_agent.cli.parser import parse
+from jupyter_agent.errors import AgentError, Unavailable
+from jupyter_agent.home import Home
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 only when what was asked for succeeded, 2 for a command line that cannot be understood."""
+    given = parse(argv)
+    console = Console.standard(json=given.json)
+    module, function = given.action.split(":")
+    act = getattr(importlib.import_module(f"jupyter_agent.cli.{module}"), function)
+    try:
+        code = int(act(Context(Home.find(given.home), console), given))
+        console.flush()
+    except BrokenPipeError:  # whoever read what we print has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        return 1
+    except KeyboardInterrupt:
+        console.clear()
+        return INTERRUPTED
+    except AgentError as error:
+        return console.fail(error)
+    except (OSError, http.client.HTTPException) as error:
+        return console.fail(_translated(error))
+    else:
+        return code
+
+
+def _translated(error: OSError | http.client.HTTPException) -> AgentError:
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return AgentError(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+    return Unavailable("The agent ended while it answered: try again.")

@@ -1,0 +1,168 @@
+"""The commands and their arguments. ``action`` is the module and function that do it, imported when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+USAGE_ERROR = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2 (called by ``argparse``)."""
+        sys.stderr.write(f"jupyter-agent: {message[:1].lower()}{message[1:]} (see: {self.prog} --help)\n")
+        sys.exit(USAGE_ERROR)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's values; exits with 2 when it cannot be understood."""
+    # Not as the parser's defaults: options that all commands share would be reset by the inner ones.
+    return make_parser().parse_args(argv, argparse.Namespace(home=None, json=False))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    shared = Parser(add_help=False)
+    group = shared.add_argument_group("everywhere")
+    group.add_argument(
+        "--home",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="the agent's home (else JUPYTER_AGENT_HOME, else `agent` in Jupyter's data folder)",
+    )
+    group.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="end with one JSON document on stdout"
+    )
+    parser = Parser(
+        prog="jupyter-agent",
+        parents=[shared],
+        description="Run notebooks and packages with a Jupyter agent for OpenFlow.",
+    )
+    commands = Commands(parser, shared)
+    _agent(commands)
+    _hub(commands)
+    _packages(commands)
+    _runs(commands)
+    return parser
+
+
+class Commands:
+    """The sub-commands of a command; each knows the options that are the same everywhere."""
+
+    def __init__(
+        self, parser: argparse.ArgumentParser, shared: Parser, *, required: bool = True
+    ) -> None:
+        self._shared = shared
+        self._added = parser.add_subparsers(metavar="COMMAND", required=required, parser_class=Parser)
+
+    def add(self, name: str, summary: str, action: str | None = None, **options: Any) -> argparse.ArgumentParser:
+        """One command; with an ``action`` it can be called as it is."""
+        description = summary[:1].upper() + summary[1:] + "."
+        command = self._added.add_parser(name, help=summary, description=description, parents=[self._shared], **options)
+        if action:
+            command.set_defaults(action=action)
+        return command
+
+    def group(self, name: str, summary: str, action: str | None = None) -> tuple[argparse.ArgumentParser, Commands]:
+        """A command with sub-commands; with an ``action`` it can be called without one, too."""
+        command = self.add(name, summary, action)
+        return command, Commands(command, self._shared, required=action is None)
+
+
+def _agent(commands: Commands) -> None:
+    commands.add("serve", "run the agent in the foreground", "agent:serve")
+    commands.add("status", "say whether an agent runs, and what it is connected to", "agent:status")
+    demo = commands.add("demo", "publish a notebook on real data and run it", "demo:demo")
+    demo.add_argument("--here", action="store_true", help="also where an OpenFlow other than the embedded hub is used")
+    demo.add_argument("--lab", action="store_true", help="open the output notebook in JupyterLab at the end")
+
+
+def _hub(commands: Commands) -> None:
+    hub, below = commands.group("hub", "run the embedded OpenFlow in the foreground", "hub:serve")
+    hub.add_argument("--port", type=_port, help="the port to listen on (else the one it had before, or a free one)")
+    _user, users = below.group("user", "the hub's users")
+    add = users.add("add", "add a user, or give one a new password", "hub:add_user")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--password-stdin", action="store_true", required=True, help="the password is read from stdin")
+    add.add_argument("--admin", action="store_true", help="make it a member of admins")
+
+
+def _packages(commands: Commands) -> None:
+    _package, below = commands.group("package", "packages: notebooks and programs with what they need")
+    pack = below.add("pack", "make the archive of a package", "packages:pack")
+    pack.add_argument("folder", metavar="FOLDER", type=Path)
+    pack.add_argument("-o", "--output", metavar="FILE", type=Path, help="the archive (else <name>-<version>.tgz here)")
+    publish = below.add("publish", "pack a package and publish it to OpenFlow", "packages:publish")
+    publish.add_argument("folder", metavar="FOLDER", type=Path)
+    below.add("list", "list the packages in OpenFlow", "packages:list_packages")
+    below.add("show", "show a package", "packages:show").add_argument("name", metavar="NAME", help="its name or id")
+
+
+def _runs(commands: Commands) -> None:
+    run = commands.add("run", "run a package, notebook, script or package folder", "run:run")
+    run.add_argument(
+        "target", metavar="TARGET", help="a package's name or id, or the path of a notebook, script or folder"
+    )
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        type=_parameter,
+        default=[],
+        help="a parameter; the value is read as YAML: 5, true, 'text'",
+    )
+    run.add_argument("--isolated", action="store_true", help="run a copy of the target's folder")
+    run.add_argument("--detach", action="store_true", help="print the run's id and do not wait for its end")
+    run.add_argument("--timeout", metavar="SECONDS", type=_positive, help="stop the run after this long")
+    run.add_argument("--memory", metavar="MB", type=_count, help="stop the run when it uses more memory (MiB)")
+    _group, below = commands.group("runs", "runs that are under way and those that ended")
+    listing = below.add("list", "list runs, the newest first", "runs:list_runs")
+    listing.add_argument("--state", metavar="S", help="only runs in this state: running, succeeded, failed, ...")
+    listing.add_argument("--package", metavar="P", help="only runs of this package")
+    listing.add_argument("--limit", metavar="N", type=_count, default=50, help="at most so many (50)")
+    _one(below.add("show", "show a run", "runs:show"))
+    logs = _one(below.add("logs", "print the output of a run", "runs:logs"))
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    _one(below.add("cancel", "cancel a run and wait for its end", "runs:cancel"))
+    artifacts = _one(below.add("artifacts", "list the files that a run left, or fetch one", "runs:artifacts"))
+    artifacts.add_argument("name", metavar="NAME", nargs="?", help="the file to fetch")
+    artifacts.add_argument("-o", "--output", metavar="FILE", help="where to write it (else NAME, here); - for stdout")
+
+
+def _one(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("id", metavar="ID", help="the run's id, its beginning or end if that is unique, or `last`")
+    return command
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"a parameter is given as NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
