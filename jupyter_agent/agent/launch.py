@@ -165,7 +165,7 @@ class Launcher:
         if source.document is not None:
             client = await self._link.client()
             folder = await fetch(client, dict(source.document), self._home.packages)
-            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder)))
+            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder, source.document)))
         elif source.entry is not None:
             folder, entry = source.entry.parent, source.entry
         elif source.folder is not None:

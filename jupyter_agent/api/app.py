@@ -181,9 +181,11 @@ class Packages(Handler):
 
     async def post(self) -> None:
         """Pack the folder at ``path`` and publish it."""
-        body = PublishBody.parse(self.request.body)
+        path = Path(PublishBody.parse(self.request.body).path)
+        if not path.is_absolute():
+            raise InvalidInput(f"The path of a package's folder should be absolute, not {path}.")
         client = await self.agent.link.client()
-        published = await publish(client, Path(body.path), who=self.who)
+        published = await publish(client, path, who=self.who)
         self.reply(
             {"id": published.id, "fileid": published.fileid, "name": published.name, "version": published.version}, 201
         )
