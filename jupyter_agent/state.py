@@ -1,0 +1,264 @@
+"""The agent's durable state: a row for each run.
+
+It knows rows. It refuses to know how a run goes (``runs/``) and how its result is sent (``agent/``): a row that still
+has its ``reply`` owes one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import secrets
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from jupyter_agent.database import Database
+from jupyter_agent.errors import InvalidInput, NotFound
+
+MOST_ROWS = 1000
+"""The longest page of rows."""
+
+PATIENCE = 4
+"""So many times as many rows are kept of those that still owe a result."""
+
+
+class RunState(StrEnum):
+    """Where a run is. A signal is never ``SUCCEEDED``, nor is an error while preparing."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+    KERNEL_DIED = "kernel_died"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over; such a row changes no more."""
+        return self not in LIVE
+
+
+LIVE = (RunState.QUEUED, RunState.PREPARING, RunState.RUNNING)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as it is on disk; every value is JSON.
+
+    Times are ISO strings in UTC. ``package`` is the package's name, or the file's for a run of a ``path``. ``token``
+    is which token the run got: ``none``, ``sender``, ``agent`` or ``runas``. ``parameters`` name secrets, never hold
+    them. ``progress`` is ``{"done", "total", "label"}``; ``artifacts`` a list of ``{"name", "size", "mimetype"}``;
+    ``reply`` ``{"queue", "correlation_id"}`` of the message that asked for the run, until it has its result;
+    ``environment`` the hash of its lock; ``folder`` the absolute path of its folder. ``peak_memory`` is in bytes.
+    ``error`` is a sentence.
+    """
+
+    id: str
+    state: RunState = RunState.QUEUED
+    package_id: str | None = None
+    package: str = ""
+    version: str | None = None
+    fileid: str | None = None
+    path: str | None = None
+    language: str = ""
+    trigger: str = ""
+    who: str = ""
+    token: str = "none"  # noqa: S105 - the kind of the token, not one
+    parameters: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    created: str = ""
+    started: str | None = None
+    ended: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    pid: int | None = None
+    pid_started: float | None = None
+    peak_memory: int | None = None
+    cpu_s: float | None = None
+    progress: dict[str, Any] | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    environment: str | None = None
+    reply: dict[str, Any] | None = None
+    folder: str = ""
+
+
+def new_run_id() -> str:
+    """Ids sort by the time they were made (to the microsecond); their tails cannot be guessed (64 bits)."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(8)}"
+
+
+def now() -> str:
+    """This moment, as rows hold it: ISO, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class State:
+    """The rows of all runs; use it with ``async with``. What a method has returned is on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, MIGRATIONS)
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.__aexit__(kind, error, trace)
+
+    async def insert(self, row: RunRow) -> RunRow:
+        """Add a row. Raises ``InvalidInput`` when its id is taken."""
+        try:
+            return await self._database.write(lambda connection: _insert(connection, row))
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput(f"There is a run {row.id} already.") from error
+
+    async def update(self, id: str, **changes: Any) -> RunRow:  # noqa: A002 - the row's own word
+        """Change fields of a row; the new row. Raises ``NotFound``."""
+        return await self._database.write(lambda connection: _update(connection, id, changes))
+
+    async def get(self, id: str) -> RunRow:  # noqa: A002
+        """A run's row. Raises ``NotFound``."""
+        return await self._database.read(lambda connection: _get(connection, id))
+
+    async def runs(
+        self,
+        state: str | None = None,
+        package: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> tuple[list[RunRow], str | None]:
+        """A page of rows, newest first, and the cursor of the next page (``None`` after the last).
+
+        ``state`` is one, or several with commas between; ``package`` a name or an id. Raises ``InvalidInput``.
+        """
+        where, values = _where(state, package, cursor)
+        most = max(1, min(limit, MOST_ROWS))
+        rows = await self._database.read(
+            lambda connection: _select(connection, f"{where} ORDER BY id DESC LIMIT ?", (*values, most + 1))
+        )
+        return rows[:most], rows[most - 1].id if len(rows) > most else None
+
+    async def unfinished(self) -> list[RunRow]:
+        """Rows that say their run has not ended, oldest first."""
+        return await self._database.read(lambda connection: _select(connection, "ended IS NULL ORDER BY id", ()))
+
+    async def expired(self, keep: int) -> list[RunRow]:
+        """Ended rows beyond the newest ``keep``, oldest first; those that owe a result are kept longer."""
+        newest = "SELECT id FROM runs WHERE ended IS NOT NULL ORDER BY id DESC LIMIT ?"
+        owing = f"reply IS NOT NULL AND id IN ({newest})"
+        condition = f"ended IS NOT NULL AND id NOT IN ({newest}) AND NOT ({owing}) ORDER BY id"
+        return await self._database.read(lambda connection: _select(connection, condition, (keep, keep * PATIENCE)))
+
+    async def owed(self) -> list[RunRow]:
+        """Ended rows whose result has not reached the one who asked for the run, oldest first."""
+        return await self._database.read(
+            lambda connection: _select(connection, "ended IS NOT NULL AND reply IS NOT NULL ORDER BY id", ())
+        )
+
+    async def delete(self, ids: Collection[str]) -> None:
+        """Remove rows; one that is not there is passed over."""
+        await self._database.write(
+            lambda connection: connection.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_ in ids])
+        )
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        """CREATE TABLE runs (
+            id TEXT PRIMARY KEY, state TEXT NOT NULL, package TEXT NOT NULL, package_id TEXT, ended TEXT, reply TEXT,
+            row TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID"""
+    )
+    connection.execute("CREATE INDEX unfinished ON runs (id) WHERE ended IS NULL")
+
+
+MIGRATIONS = (_first,)
+
+_FIELDS = {entry.name for entry in dataclasses.fields(RunRow)}
+
+# What is asked for is in columns of its own; ``row`` holds everything, as JSON.
+_INSERT = "INSERT INTO runs (state, package, package_id, ended, reply, row, id) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = "UPDATE runs SET state = ?, package = ?, package_id = ?, ended = ?, reply = ?, row = ? WHERE id = ?"
+
+
+def _insert(connection: sqlite3.Connection, row: RunRow) -> RunRow:
+    values = _values(row)
+    connection.execute(_INSERT, values)
+    return _row(values[-2])
+
+
+def _update(connection: sqlite3.Connection, run_id: str, changes: Mapping[str, Any]) -> RunRow:
+    values = _values(dataclasses.replace(_get(connection, run_id), **changes))
+    connection.execute(_UPDATE, values)
+    return _row(values[-2])
+
+
+def _values(row: RunRow) -> tuple[str, str, str | None, str | None, str | None, str, str]:
+    reply = None if row.reply is None else encoded(row.reply)
+    return row.state, row.package, row.package_id, row.ended, reply, encoded(dataclasses.asdict(row)), row.id
+
+
+def _get(connection: sqlite3.Connection, run_id: str) -> RunRow:
+    if rows := _select(connection, "id = ?", (run_id,)):
+        return rows[0]
+    raise NotFound(f"There is no run {run_id}.")
+
+
+def _select(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[RunRow]:
+    found = connection.execute(f"SELECT row FROM runs WHERE {condition}", values)  # noqa: S608 - this module's words
+    return [_row(text) for (text,) in found]
+
+
+def _where(state: str | None, package: str | None, cursor: str | None) -> tuple[str, tuple[str, ...]]:
+    clauses, values = ["TRUE"], []
+    if state:
+        states = state.split(",")
+        if unknown := [name for name in states if name not in tuple(RunState)]:
+            raise InvalidInput(f"{unknown[0]!r} is no state of a run: those are {', '.join(RunState)}.")
+        clauses.append(f"state IN ({', '.join('?' * len(states))})")
+        values += states
+    if package:
+        clauses.append("? IN (package, package_id)")
+        values.append(package)
+    if cursor:
+        clauses.append("id < ?")
+        values.append(cursor)
+    return " AND ".join(clauses), tuple(values)
+
+
+def _row(text: str) -> RunRow:
+    """From JSON; fields that only a later version had are dropped, those it had not get their defaults."""
+    stored = {name: value for name, value in json.loads(text).items() if name in _FIELDS}
+    return RunRow(**{**stored, "state": RunState(stored["state"])})
+
+
+def encoded(value: Any) -> str:
+    """JSON that every reader takes: NaN and infinities become null, half a surrogate pair a question mark."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

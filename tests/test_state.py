@@ -1,0 +1,189 @@
+"""Rows on a real file: written, changed, paged, kept within bounds, refused when a newer version wrote them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_agent.errors import InvalidInput, NewerVersion, NotFound
+from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
+
+FULL = RunRow(
+    id="20250101-000000-000001-aa",
+    state=RunState.RUNNING,
+    package_id="p1",
+    package="weather",
+    version="1.0.0",
+    fileid="f1",
+    path="/x/weather.ipynb",
+    language="notebook",
+    trigger="rest",
+    who="ada",
+    token="sender",
+    parameters={"city": "Seattle", "days": [1, 2]},
+    attempt=2,
+    created=now(),
+    started=now(),
+    exit_code=0,
+    signal="SIGKILL",
+    pid=4711,
+    pid_started=1234.5,
+    peak_memory=1 << 33,
+    cpu_s=1.25,
+    progress={"done": 1, "total": 3, "label": "cell 1 of 3"},
+    results={"mean": 11.5},
+    artifacts=[{"name": "a/b.csv", "size": 3, "mimetype": "text/csv"}],
+    error="It broke.",
+    environment="hash",
+    reply={"queue": "q", "correlation_id": "c"},
+    folder="/runs/x",
+)
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> AsyncIterator[State]:
+    async with State(tmp_path / "state.db") as state:
+        yield state
+
+
+def row(number: int, *, ended: bool = True, owes: bool = False, package: str = "p") -> RunRow:
+    return RunRow(
+        id=f"run-{number:04}",
+        state=RunState.SUCCEEDED if ended else RunState.RUNNING,
+        package=package,
+        ended=now() if ended else None,
+        reply={"queue": "q", "correlation_id": "c"} if owes else None,
+    )
+
+
+def ids(rows: list[RunRow]) -> list[int]:
+    return [int(row.id.removeprefix("run-")) for row in rows]
+
+
+async def test_a_row_survives_the_file_being_closed(tmp_path: Path) -> None:
+    async with State(tmp_path / "state.db") as state:
+        assert await state.insert(FULL) == FULL
+    assert stat.S_IMODE((tmp_path / "state.db").stat().st_mode) == 0o600
+    async with State(tmp_path / "state.db") as state:
+        found = await state.get(FULL.id)
+    assert found == FULL
+    assert isinstance(found.state, RunState)
+
+
+async def test_update_changes_what_is_named(state: State) -> None:
+    await state.insert(FULL)
+    changed = await state.update(FULL.id, state=RunState.FAILED, ended="later", reply=None)
+    assert changed == dataclasses.replace(FULL, state=RunState.FAILED, ended="later", reply=None)
+    assert await state.get(FULL.id) == changed
+
+
+async def test_updates_at_once_lose_nothing(state: State) -> None:
+    await state.insert(FULL)
+    await asyncio.gather(
+        state.update(FULL.id, exit_code=3), state.update(FULL.id, error="x"), state.update(FULL.id, pid=1)
+    )
+    assert await state.get(FULL.id) == dataclasses.replace(FULL, exit_code=3, error="x", pid=1)
+
+
+async def test_what_is_not_there_or_there_already_is_refused(state: State) -> None:
+    await state.insert(FULL)
+    with pytest.raises(InvalidInput, match="already"):
+        await state.insert(FULL)
+    with pytest.raises(NotFound, match="no run nowhere"):
+        await state.get("nowhere")
+    with pytest.raises(NotFound):
+        await state.update("nowhere", error="x")
+    with pytest.raises(TypeError):
+        await state.update(FULL.id, colour="grey")
+    assert await state.get(FULL.id) == FULL
+
+
+async def test_values_that_json_has_not_are_made_harmless(state: State) -> None:
+    await state.insert(FULL)
+    found = await state.update(
+        FULL.id, results={"a": float("nan"), "b": [float("inf"), {"c": 10**30}]}, error="half \ud83d a pair \0"
+    )
+    assert found.results == {"a": None, "b": [None, {"c": 10**30}]}
+    assert found.error == "half ? a pair \0"
+    assert await state.get(FULL.id) == found
+
+
+async def test_pages_go_from_the_newest_to_the_oldest(state: State) -> None:
+    for number in range(7):
+        await state.insert(row(number))
+    seen: list[list[int]] = []
+    cursor = None
+    while True:
+        rows, cursor = await state.runs(limit=3, cursor=cursor)
+        seen.append(ids(rows))
+        if cursor is None:
+            break
+    assert seen == [[6, 5, 4], [3, 2, 1], [0]]
+    rows, cursor = await state.runs(limit=7)
+    assert (ids(rows), cursor) == ([6, 5, 4, 3, 2, 1, 0], None)
+
+
+async def test_pages_can_be_of_a_state_or_a_package(state: State) -> None:
+    await state.insert(row(1, ended=False))
+    await state.insert(row(2, package="other"))
+    await state.insert(dataclasses.replace(row(3), package_id="id-3"))
+    assert ids((await state.runs(state=RunState.RUNNING))[0]) == [1]
+    assert ids((await state.runs(state="running,succeeded"))[0]) == [3, 2, 1]
+    assert ids((await state.runs(package="other"))[0]) == [2]
+    assert ids((await state.runs(package="id-3"))[0]) == [3]
+    assert ids((await state.runs(state="queued"))[0]) == []
+    with pytest.raises(InvalidInput, match="no state of a run"):
+        await state.runs(state="happy")
+
+
+async def test_unfinished_are_those_without_an_end(state: State) -> None:
+    for number in range(4):
+        await state.insert(row(number, ended=number % 2 == 0))
+    assert ids(await state.unfinished()) == [1, 3]
+    await state.update("run-0001", state=RunState.LOST, ended=now())
+    assert ids(await state.unfinished()) == [3]
+
+
+async def test_the_oldest_ended_rows_expire_but_not_those_that_owe(state: State) -> None:
+    for number in range(12):
+        await state.insert(row(number, ended=number != 1, owes=number in (0, 5)))
+    assert ids(await state.owed()) == [0, 5]
+    # 11 have ended; the newest two are kept; of those that owe a result the newest eight
+    assert ids(await state.expired(2)) == [0, 2, 3, 4, 6, 7, 8, 9]
+    await state.delete(["run-0000", "run-0002", "none"])
+    assert ids((await state.runs(limit=3, cursor="run-0004"))[0]) == [3, 1]
+
+
+def test_ids_sort_by_time_and_differ() -> None:
+    made = [new_run_id() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    assert [name[:22] for name in made] == sorted(name[:22] for name in made)
+
+
+def test_every_state_is_live_or_ended() -> None:
+    assert {state for state in RunState if not state.ended} == {"queued", "preparing", "running"}
+
+
+async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(NewerVersion):
+        async with State(tmp_path / "state.db"):
+            pass
+
+
+async def test_fields_of_other_versions_do_no_harm(tmp_path: Path) -> None:
+    async with State(tmp_path / "state.db") as state:
+        await state.insert(row(1))
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("""UPDATE runs SET row = '{"id": "run-0001", "state": "failed", "of_later": 1}'""")
+    connection.close()
+    async with State(tmp_path / "state.db") as state:
+        assert await state.get("run-0001") == RunRow(id="run-0001", state=RunState.FAILED)
