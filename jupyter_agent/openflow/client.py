@@ -1,0 +1,530 @@
+"""A client of an OpenFlow server that keeps its connection.
+
+It connects, signs in, registers its queues and watches, and does so again whenever the connection ends, until it is
+left. It refuses to know what the documents and messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from google.protobuf.message import Message  # noqa: TID251 - what commands carry
+
+from jupyter_agent.errors import (
+    AgentError,
+    ConnectionLost,
+    Failed,
+    ProtocolError,
+    ServerRefused,
+    SignInFailed,
+    TimedOut,
+    Unavailable,
+)
+from jupyter_agent.openflow import files
+from jupyter_agent.openflow.calls import Calls, without_token
+from jupyter_agent.openflow.connection import Connection, KeepAlive, open_socket, websocket_url
+from jupyter_agent.openflow.proto import openiap_pb2 as pb
+from jupyter_agent.openflow.protocol import decode_json, encode_json
+from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
+from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
+
+__all__ = [
+    "Backoff",
+    "Client",
+    "Credentials",
+    "KeepAlive",
+    "Queue",
+    "QueueEvent",
+    "Role",
+    "UpdateResult",
+    "User",
+    "Watch",
+    "WatchEvent",
+]
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+GRACE_S = 5.0
+"""How long a request waits for a connection that is being made again."""
+
+STEADY_S = 10.0
+"""A connection that lived this long was a good one: the next attempt is made at once."""
+
+STORED_PER_S = 1 << 20
+"""Bytes; the slowest that a server may be in storing an upload that it has received."""
+
+LONGEST_EXPIRATION_MS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What an update did; ``upserted_id`` is empty unless a document was made."""
+
+    matched: int
+    modified: int
+    upserted_id: str
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after the n-th failure in a row: longer each time up to a cap, and never all clients at once."""
+
+    first_s: float = 0.1
+    factor: float = 2
+    cap_s: float = 30
+    jitter: float = 0.2
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait; ``failures`` counts from 1."""
+        plain = min(self.cap_s, self.first_s * self.factor ** min(failures - 1, 100))
+        return plain * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - it spreads load
+
+
+class Client:
+    """A connection to OpenFlow that is made again whenever it ends, as long as the client is entered.
+
+    Every request may raise `Unavailable` (no connection came about within a few seconds), `ConnectionLost` (it ended
+    before the answer came), `TimedOut`, and `ServerRefused` with the server's own sentence.
+
+    ``on_connected`` is awaited after each sign-in and registration; when it raises, the connection is given up and
+    made again. ``on_lost`` is called with the reason whenever a connection ended or could not be made.
+    ``requests_per_s`` keeps under the server's limit; ``None`` where there is none, as at the embedded hub.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        version: str,
+        kind: str = "jupyter_agent",
+        timeout_s: float = 30,
+        backoff: Backoff = Backoff(),
+        keep_alive: KeepAlive = KeepAlive(),  # noqa: B008 - frozen
+        requests_per_s: float | None = 28,
+        on_connected: Callable[[], Awaitable[None]] | None = None,
+        on_lost: Callable[[AgentError], None] | None = None,
+    ) -> None:
+        """Raises `InvalidInput` for an address that is none."""
+        self.url = websocket_url(url)
+        self.timeout_s = timeout_s
+        self.user: User | None = None
+        self.token = ""
+        self.config: dict[str, Any] = {}
+        self.last_error: AgentError | None = None
+        self._credentials = credentials
+        self._acting: Credentials | None = None
+        self._sign_in = SignIn(kind, version)
+        self._backoff = backoff
+        self._keep_alive = keep_alive
+        self._requests_per_s = requests_per_s
+        self._on_connected = on_connected
+        self._on_lost = on_lost
+        self._connection: Connection | None = None
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._tasks = asyncio.TaskGroup()
+        self._subscriptions = Subscriptions(connection=self._live, tasks=self._tasks)
+        self._calls = Calls()
+
+    def __repr__(self) -> str:
+        state = f"connected as {self.user.username}" if self.is_connected and self.user else "not connected"
+        return f"<Client of {self.url}, {state}>"
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep_connected(), name=f"keep {self.url} connected")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._tell()
+        while not self._task.done():
+            # Again and again: before Python 3.13 a task group may swallow a cancellation (CPython issue 116720).
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1)
+
+    # The connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._connection is not None
+
+    async def connected(self, timeout_s: float | None = None) -> User:
+        """Wait until signed in, with queues and watches registered; ``None``: as long as a request may take.
+
+        Raises `SignInFailed` at once when the server refused the credentials at the last attempt, `Unavailable` with
+        the last reason when the time is over, `TimedOut` when not even a reason is known.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s if timeout_s is None else timeout_s):
+                while self._connection is None or self.user is None:
+                    if self._closed:
+                        raise Unavailable("The connection to OpenFlow was closed: this process is ending.")
+                    if isinstance(self.last_error, SignInFailed):
+                        raise SignInFailed(str(self.last_error))
+                    await self._changed.wait()
+                return self.user
+        except TimeoutError:
+            if self.last_error is None:
+                raise TimedOut(f"OpenFlow at {self.url} does not answer.") from None
+            raise Unavailable(str(self.last_error)) from self.last_error
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        async with self._tasks:
+            while not self._closed:
+                started = asyncio.get_running_loop().time()
+                error = await self._connect_once()
+                if asyncio.get_running_loop().time() - started > STEADY_S:
+                    failures = 0
+                failures += 1
+                self._lost(error)
+                refused = isinstance(error, SignInFailed)
+                await asyncio.sleep(self._backoff.delay_s(100 if refused else failures))
+
+    async def _connect_once(self) -> AgentError:
+        """One connection, from opening to end; why it ended or did not come about."""
+        try:
+            connection = Connection(
+                await open_socket(self.url, timeout_s=self.timeout_s),
+                url=self.url,
+                on_event=self._event,
+                timeout_s=self.timeout_s,
+                keep_alive=self._keep_alive,
+                requests_per_s=self._requests_per_s,
+            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(connection.run())
+                tasks.create_task(self._establish(connection))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is made again
+            return reason(error)
+        finally:
+            self._connection = None
+            self._subscriptions.lost()
+            self._calls.lost()
+        return ConnectionLost(f"The connection to {self.url} ended.")
+
+    async def _establish(self, connection: Connection) -> None:
+        """Sign in, register what is kept, and only then let requests through."""
+        await self._sign_in_again(connection)
+        await self._subscriptions.register_again(connection)
+        self._connection = connection
+        self.last_error = None
+        self._tell()
+        if self._on_connected is not None:
+            await self._on_connected()
+
+    def _lost(self, error: AgentError) -> None:
+        self.last_error = error
+        self._tell()
+        if self._on_lost is not None:
+            try:
+                self._on_lost(error)
+            except Exception:
+                log.exception("What is to be told of lost connections failed")
+
+    def _tell(self) -> None:
+        """Wake those who wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _event(self, message: Message) -> None:
+        if isinstance(message, pb.RefreshToken):
+            self._signed_in(message.jwt, message.user)
+        else:
+            self._subscriptions.event(message)
+
+    async def _live(self) -> Connection:
+        """The connection, waiting a little for one that is being made again: an agent's hub restarts in a moment."""
+        if self._connection is None:
+            await self.connected(min(self.timeout_s, GRACE_S))
+        if self._connection is None:
+            raise ConnectionLost("The connection to OpenFlow ended.")
+        return self._connection
+
+    async def _request(self, command: str, message: Message, expected: type[M], *, jwt: str = "") -> M:
+        connection = await self._live()
+        return await connection.request(command, message, expected, jwt=jwt)
+
+    # Signing in
+
+    async def sign_in_as(self, jwt: str) -> None:
+        """Sign in as the owner of this token, here and after each reconnection. Raises `SignInFailed`.
+
+        Should the token not be taken any more after a reconnection, the credentials that the client was made with
+        are used again.
+        """
+        acting = Credentials(jwt=jwt)
+        await self._become(await self._live(), acting)
+        self._acting = acting
+
+    async def validate(self, jwt: str) -> User:
+        """Whose token this is, by the server's word; the connection stays as it is. Raises `SignInFailed`."""
+        if not jwt:  # the server would take it for the connection's own
+            raise SignInFailed("There is no token to sign in with.")
+        reply = await self._sign_in.check(await self._live(), Credentials(jwt=jwt))
+        return user_of(reply.user)
+
+    async def mint_token(self, *, long: bool = False) -> str:
+        """A token of the user who is signed in: short (5 minutes by default) or long (a year)."""
+        reply = await self._sign_in.check(await self._live(), self._acting or self._credentials, long=long)
+        if not reply.jwt:
+            raise ProtocolError("OpenFlow made no token.")
+        return reply.jwt
+
+    async def _sign_in_again(self, connection: Connection) -> None:
+        """Sign in on a new connection, never with the last short token: it may have expired."""
+        if self._acting is not None:
+            try:
+                await self._become(connection, self._acting)
+            except SignInFailed as error:
+                log.warning("The token that was used last is not taken any more: %s", error)
+                self._acting = None
+            else:
+                return
+        await self._become(connection, self._credentials)
+
+    async def _become(self, connection: Connection, credentials: Credentials) -> None:
+        reply = await self._sign_in(connection, credentials)
+        self._signed_in(reply.jwt, reply.user)
+        with contextlib.suppress(ProtocolError):
+            config = decode_json(reply.config or "{}")
+            self.config = config if isinstance(config, dict) else {}
+
+    def _signed_in(self, jwt: str, user: pb.User) -> None:
+        self.token = jwt or self.token
+        if (signed_in := user_of(user)).id:
+            self.user = signed_in
+
+    # Documents
+
+    async def query(
+        self,
+        collection: str,
+        query: dict[str, Any],
+        *,
+        projection: dict[str, Any] | None = None,
+        order_by: dict[str, int] | str | None = None,
+        top: int = 100,
+        skip: int = 0,
+        jwt: str = "",
+    ) -> list[dict[str, Any]]:
+        """The documents that match and that may be read, ``top`` at most; with ``jwt``, as its owner."""
+        request = pb.QueryRequest(
+            collectionname=collection,
+            query=encode_json(query),
+            projection=encode_json(projection) if projection else "",
+            orderby=order_by if isinstance(order_by, str) else encode_json(order_by) if order_by else "",
+            top=top,
+            skip=skip,
+        )
+        reply = await self._request("query", request, pb.QueryResponse, jwt=jwt)
+        found = decode_json(reply.results or "[]")
+        if not isinstance(found, list) or not all(isinstance(document, dict) for document in found):
+            raise ProtocolError("OpenFlow answered a query with something else than documents.")
+        return found
+
+    async def count(self, collection: str, query: dict[str, Any]) -> int:
+        """How many documents match and may be read."""
+        request = pb.CountRequest(collectionname=collection, query=encode_json(query))
+        return (await self._request("count", request, pb.CountResponse)).result
+
+    async def insert_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
+        """Add a document; returns it with what the server added, its ``_id`` among it."""
+        request = pb.InsertOneRequest(collectionname=collection, item=encode_json(item))
+        return document((await self._request("insertone", request, pb.InsertOneResponse, jwt=jwt)).result)
+
+    async def update_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
+        """Replace the document of the item's ``_id``; the last writer wins. Returns it as it is now.
+
+        Fields that begin with ``_`` are kept when they are left out, all others are not.
+        """
+        request = pb.UpdateOneRequest(collectionname=collection, item=encode_json(item))
+        return document((await self._request("updateone", request, pb.UpdateOneResponse, jwt=jwt)).result)
+
+    async def update_document(self, collection: str, query: dict[str, Any], document: dict[str, Any]) -> UpdateResult:
+        """Apply operators such as ``$set`` to all documents that match; raises no version and writes no history."""
+        request = pb.UpdateDocumentRequest(
+            collectionname=collection, query=encode_json(query), document=encode_json(document)
+        )
+        done = (await self._request("updatedocument", request, pb.UpdateDocumentResponse)).opresult
+        return UpdateResult(done.matchedCount, done.modifiedCount, done.upsertedId)
+
+    async def delete_one(self, collection: str, id: str) -> int:  # noqa: A002 - the field's name
+        """Delete a document; the server says 1 even when there was none in most collections."""
+        request = pb.DeleteOneRequest(collectionname=collection, id=id)
+        return (await self._request("deleteone", request, pb.DeleteOneResponse)).affectedrows
+
+    # Files
+
+    async def upload(
+        self,
+        path: Path,
+        *,
+        filename: str | None = None,
+        mimetype: str = "",
+        metadata: dict[str, Any] | None = None,
+    ) -> str:
+        """Store a file; returns its id in ``fs.files``. One part of it is in memory at a time.
+
+        Raises `InvalidInput` when there is no such file and `Failed` when it cannot be read to its end.
+        """
+        file, size = await asyncio.to_thread(files.open_to_send, path)
+        try:
+            request = pb.UploadRequest(
+                filename=(filename or path.name).encode(errors="replace").decode(),  # a name need not be UTF-8
+                mimetype=mimetype or "application/octet-stream",
+                metadata=encode_json(metadata) if metadata else "",
+            )
+            patience_s = self.timeout_s + size / STORED_PER_S
+            connection = await self._live()
+            reply = await connection.upload(request, lambda: files.parts_of(file, path), patience_s=patience_s)
+        finally:
+            await asyncio.to_thread(file.close)
+        if not reply.id:
+            raise ProtocolError("OpenFlow stored a file and did not say under which id.")
+        return reply.id
+
+    async def download(
+        self,
+        id: str,  # noqa: A002 - the field's name
+        folder: Path,
+        *,
+        jwt: str = "",
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Path:
+        """Bring a file into ``folder`` under the base name it has on the server; returns its path.
+
+        It arrives under a temporary name, one part in memory at a time, and gets its own when it is whole, which is
+        checked by the length in ``fs.files`` where that may be read. ``progress`` gets the bytes done and that
+        length. Raises `Failed` when it is not whole or cannot be written; nothing is left then.
+        """
+        expected = await self._length(id, jwt)
+        arrival = await asyncio.to_thread(files.Arrival, folder)
+
+        async def take(data: bytes) -> None:
+            await asyncio.to_thread(arrival.write, data)
+            if progress is not None:
+                progress(arrival.size, expected)
+
+        try:
+            connection = await self._live()
+            reply = await connection.download(pb.DownloadRequest(id=id), take, jwt=jwt)
+            if expected is not None and arrival.size != expected:
+                raise Failed(f"The file {id} is {expected} bytes long but {arrival.size} arrived: try again.")
+            name = files.base_name(reply.filename, fallback=files.base_name(id, "download"))
+            return await asyncio.to_thread(arrival.land, name)
+        finally:
+            await asyncio.to_thread(arrival.discard)
+
+    async def _length(self, id: str, jwt: str) -> int | None:  # noqa: A002 - the field's name
+        """The length of a file; ``None`` when it may not be read: its package may make it downloadable all the same."""
+        try:
+            found = await self.query("fs.files", {"_id": id}, top=1, jwt=jwt)
+        except ServerRefused:
+            return None
+        length = found[0].get("length") if found else None
+        return length if isinstance(length, int) and not isinstance(length, bool) else None
+
+    # Watches and queues
+
+    async def watch(self, collection: str, paths: list[str], handler: Callable[[WatchEvent], Awaitable[None]]) -> Watch:
+        """Have ``handler`` called with each change of documents that may be read, one at a time, in order.
+
+        ``paths`` are JSONPath expressions on ``{"a": document}``; none: every document. It is kept over
+        reconnections; what changed in between is not told.
+        """
+        return await self._subscriptions.watch(collection, tuple(paths), handler)
+
+    async def register_queue(self, name: str, handler: Callable[[QueueEvent], Awaitable[None]]) -> Queue:
+        """Have ``handler`` called with each message of a queue, one at a time, in order.
+
+        No name: a private queue, whose name the server makes, anew after each reconnection. Delivery is at most once.
+        Raises `Conflict` when this client consumes the queue already.
+        """
+        return await self._subscriptions.consume(name, handler)
+
+    async def queue_message(
+        self,
+        queue: str,
+        data: Any,
+        *,
+        reply_to: str = "",
+        correlation_id: str = "",
+        expiration_ms: int = 0,
+        strip_token: bool = False,
+    ) -> None:
+        """Send a message; returns when the broker has it. The server adds a token of ours unless ``strip_token``.
+
+        ``expiration_ms`` below 1 is the server's default, a minute.
+        """
+        request = pb.QueueMessageRequest(
+            queuename=queue,
+            correlationId=correlation_id,
+            replyto=reply_to,
+            data=encode_json(data),
+            striptoken=strip_token,
+            expiration=min(expiration_ms, LONGEST_EXPIRATION_MS),
+        )
+        await self._request("queuemessage", request, pb.QueueMessageResponse)
+
+    async def rpc(self, queue: str, data: Any, *, timeout_s: float = 60) -> Any:
+        """Send a message and return the answer to it, without the answerer's token.
+
+        Raises `TimedOut` when nobody answers in time or nobody consumes the queue.
+        """
+        with self._calls.call() as (correlation_id, answer):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.queue_message(
+                        queue,
+                        data,
+                        reply_to=await self._calls.queue(self.register_queue),
+                        correlation_id=correlation_id,
+                        expiration_ms=int(timeout_s * 1000),
+                    )
+                    return without_token(await answer, queue, sent=data)
+            except TimeoutError:
+                raise TimedOut(f"The queue {queue} did not answer within {timeout_s:.0f} s.") from None
+
+    async def custom_command(self, command: str, *, id: str = "", name: str = "", data: Any = None) -> Any:  # noqa: A002
+        """The result of a command of the server's, parsed; empty text when it has none or there is no such command."""
+        request = pb.CustomCommandRequest(
+            command=command, id=id, name=name, data="" if data is None else encode_json(data)
+        )
+        result = (await self._request("customcommand", request, pb.CustomCommandResponse)).result
+        try:
+            return decode_json(result)
+        except ProtocolError:
+            return result
+
+
+def document(text: str) -> dict[str, Any]:
+    """The document in JSON text. Raises `ProtocolError`."""
+    value = decode_json(text)
+    if not isinstance(value, dict):
+        raise ProtocolError("OpenFlow sent something else than a document.")
+    return value
+
+
+def reason(error: BaseException) -> AgentError:
+    """The first of our errors in a (group of) errors; anything else is a fault of ours and logged whole."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((inner for inner in error.exceptions if isinstance(inner, AgentError)), error.exceptions[0])
+    if isinstance(error, AgentError):
+        return error
+    log.error("The connection to OpenFlow failed in an unknown way", exc_info=error)
+    return Unavailable(f"The connection to OpenFlow failed ({type(error).__name__}); it is made again.")

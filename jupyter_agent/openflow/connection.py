@@ -1,0 +1,446 @@
+"""One connection to a server, from its opening to its end; never used again after that.
+
+It carries envelopes: requests and their replies, files in parts, events. It refuses to know who is signed in, what the
+events mean, and what follows after the end: that is the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from google.protobuf.message import Message  # noqa: TID251 - what envelopes carry
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus
+
+from jupyter_agent.errors import (
+    AgentError,
+    ConnectionLost,
+    InvalidInput,
+    ProtocolError,
+    ServerRefused,
+    TimedOut,
+    Unavailable,
+)
+from jupyter_agent.openflow.proto import openiap_pb2
+from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope, Session, new_id, request_type, unpack
+
+log = logging.getLogger(__name__)
+socket_log = logging.getLogger(f"{__name__}.socket")
+socket_log.setLevel(logging.INFO)  # at DEBUG, websockets writes down what is sent: passwords and tokens
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+PIECE = 1 << 20
+"""Bytes in one WebSocket message: the server takes records cut anywhere, and proxies like them small."""
+
+OVERHEAD = 1 << 16
+"""Bytes that are kept for what else is in an envelope: a token, ids."""
+
+CLOSE_S = 2.0
+"""How long the server may take to say goodbye."""
+
+RATE_LIMIT_PAUSES_S = (0.5, 1, 1, 1.5, 2, 3, 4, 5)
+"""Waits before a request is sent again that the server refused, unexecuted, by its limit for a second."""
+
+SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+EVENTS = (openiap_pb2.RefreshToken, openiap_pb2.WatchEvent, openiap_pb2.QueueEvent)
+
+
+@dataclass(frozen=True)
+class KeepAlive:
+    """A ping every ``ping_s``; a server that has been silent for ``silent_s`` is taken for dead.
+
+    The server pings every 10 s and drops a client that has been silent for 60 s. It answers no ping envelope, so
+    WebSocket pings, which the other end's library answers, go with them.
+    """
+
+    ping_s: float = 20
+    silent_s: float = 60
+
+
+class Pace:
+    """At most ``per_s`` turns in any second, first come first served."""
+
+    def __init__(self, per_s: float) -> None:
+        self._turns: deque[float] = deque(maxlen=max(1, int(per_s)))
+        self._waiting = asyncio.Lock()
+
+    async def turn(self) -> None:
+        """Wait for the next turn and take it."""
+        loop = asyncio.get_running_loop()
+        async with self._waiting:
+            if len(self._turns) == self._turns.maxlen:
+                await asyncio.sleep(self._turns[0] + 1 - loop.time())
+            self._turns.append(loop.time())
+
+
+@dataclass
+class Pending:
+    """A request under way. ``take`` gets the parts of a file, in order, and holds up the connection meanwhile."""
+
+    reply: asyncio.Future[Message]
+    take: Callable[[bytes], Awaitable[None]] | None = None
+    id: str = field(default_factory=new_id)
+    heard_at: float = 0.0
+
+    async def part(self, data: bytes) -> None:
+        """Hand on a part; a taker that fails has failed the request, not the connection."""
+        if self.take is None or self.reply.done():
+            return
+        try:
+            await self.take(data)
+        except Exception as error:  # noqa: BLE001 - it is raised where the request was made
+            self.fail(error)
+
+    def settle(self, message: Message) -> None:
+        """The reply came."""
+        if not self.reply.done():
+            self.reply.set_result(message)
+
+    def fail(self, error: Exception) -> None:
+        """No reply will come."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+    def drop(self) -> None:
+        """Nobody waits any more: an error that nobody saw is none."""
+        if not self.reply.cancel() and not self.reply.cancelled():
+            self.reply.exception()
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """An envelope that waits to be sent. Its seq is given when it is its turn."""
+
+    command: str
+    message: Message | None
+    id: str
+    rid: str = ""
+    jwt: str = ""
+    sent: asyncio.Future[None] | None = None
+
+
+class Connection:
+    """The envelopes of one open socket. ``run`` carries them; requests are made while it runs.
+
+    ``on_event`` is called with each `RefreshToken`, `WatchEvent` and `QueueEvent` as it comes and must not wait.
+    """
+
+    def __init__(
+        self,
+        socket: ClientConnection,
+        *,
+        url: str,
+        on_event: Callable[[Message], None],
+        timeout_s: float,
+        keep_alive: KeepAlive,
+        requests_per_s: float | None,
+    ) -> None:
+        self.url = url
+        self._socket = socket
+        self._on_event = on_event
+        self._timeout_s = timeout_s
+        self._keep_alive = keep_alive
+        self._pace = Pace(requests_per_s) if requests_per_s else None
+        self._session = Session()
+        self._outbox: asyncio.Queue[Outgoing] = asyncio.Queue()
+        self._pending: dict[str, Pending] = {}
+        self._heard_at = asyncio.get_running_loop().time()
+        self._listening = False
+        self._ended = False
+
+    async def run(self) -> None:
+        """Carry envelopes until the connection ends. Never returns; raises a group with why it ended.
+
+        Requests under way raise `ConnectionLost` then.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read())
+                tasks.create_task(self._write())
+                tasks.create_task(self._stay_alive())
+        finally:
+            self._ended = True
+            for pending in self._pending.values():
+                pending.fail(ConnectionLost("The connection to OpenFlow ended before it answered."))
+            await self._socket.close()
+
+    async def request(
+        self, command: str, message: Message, expected: type[M], *, jwt: str = "", timeout_s: float | None = None
+    ) -> M:
+        """Send a request and return its reply.
+
+        Raises `ServerRefused` with the server's sentence, `TimedOut`, `ConnectionLost`, and `InvalidInput` for what is
+        too long to be sent. Refused by the limit for a second, which means not executed, it is sent again.
+        """
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+
+        async def attempt() -> Message:
+            with self._expecting() as pending:
+                self._post(command, message, id=pending.id, jwt=jwt)
+                return await self._replied(pending, command, limit_s)
+
+        return answer(command, expected, await self._within_limits(attempt))
+
+    async def upload(
+        self, message: openiap_pb2.UploadRequest, parts: Callable[[], AsyncGenerator[bytes]], *, patience_s: float
+    ) -> openiap_pb2.UploadResponse:
+        """Send a file in parts, the next when the one before has left; settles at once when the server refuses.
+
+        ``patience_s`` is how long the server may take to store it after the last part. The protocol has no way to
+        break off an upload: one that fails here stays open at the server until the connection ends.
+        """
+
+        async def attempt() -> Message:
+            with self._expecting() as pending:
+                self._post("upload", message, id=pending.id)
+                await self._sent("beginstream", openiap_pb2.BeginStream(), pending)
+                async with contextlib.aclosing(parts()) as all_parts:
+                    async for data in all_parts:
+                        await self._sent("stream", openiap_pb2.Stream(data=data), pending)
+                await self._sent("endstream", openiap_pb2.EndStream(), pending)
+                return await self._replied(pending, "upload", patience_s)
+
+        return answer("upload", openiap_pb2.UploadResponse, await self._within_limits(attempt))
+
+    async def download(
+        self, message: openiap_pb2.DownloadRequest, take: Callable[[bytes], Awaitable[None]], *, jwt: str = ""
+    ) -> openiap_pb2.DownloadResponse:
+        """Receive a file: ``take`` gets its parts. Times out when none comes for the time of a request."""
+
+        async def attempt() -> Message:
+            with self._expecting(take) as pending:
+                self._post("download", message, id=pending.id, jwt=jwt)
+                while True:
+                    heard_at = pending.heard_at
+                    try:
+                        return await self._replied(pending, "download", self._timeout_s)
+                    except TimedOut:
+                        if pending.heard_at == heard_at:
+                            raise
+
+        return answer("download", openiap_pb2.DownloadResponse, await self._within_limits(attempt))
+
+    async def _within_limits(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make an attempt at a pace that the server allows, and again when it was too fast nevertheless."""
+        for pause_s in (*RATE_LIMIT_PAUSES_S, None):
+            if self._pace is not None:
+                await self._pace.turn()
+            try:
+                return await attempt()
+            except ServerRefused as error:
+                if not str(error).startswith("Rate limit exceeded"):
+                    raise
+            if pause_s is not None:
+                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - it spreads load
+        raise Unavailable("OpenFlow answers no more requests for now: its limit for a second stays exceeded.")
+
+    @contextlib.contextmanager
+    def _expecting(self, take: Callable[[bytes], Awaitable[None]] | None = None) -> Iterator[Pending]:
+        """A request whose reply is waited for inside; what comes for it later is ignored."""
+        if self._ended:
+            raise ConnectionLost("The connection to OpenFlow has ended.")
+        pending = Pending(asyncio.get_running_loop().create_future(), take)
+        self._pending[pending.id] = pending
+        try:
+            yield pending
+        finally:
+            del self._pending[pending.id]
+            pending.drop()
+
+    def _post(
+        self,
+        command: str,
+        message: Message,
+        *,
+        id: str,  # noqa: A002 - the envelope's
+        rid: str = "",
+        jwt: str = "",
+        sent: asyncio.Future[None] | None = None,
+    ) -> None:
+        if (size := message.ByteSize()) > MAX_RECORD - OVERHEAD:
+            raise InvalidInput(f"A {command} of {size >> 20} MiB is too long: OpenFlow takes {MAX_RECORD >> 20} MiB.")
+        self._outbox.put_nowait(Outgoing(command, message, id, rid, jwt, sent))
+
+    async def _sent(self, command: str, message: Message, pending: Pending) -> None:
+        """Send a part and wait until it has left, or until the request was answered, which ends it."""
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._post(command, message, id=new_id(), rid=pending.id, sent=sent)
+        either: set[asyncio.Future[Any]] = {sent, pending.reply}
+        await asyncio.wait(either, timeout=self._keep_alive.silent_s, return_when=asyncio.FIRST_COMPLETED)
+        if pending.reply.done():
+            raise_refusal("upload", pending.reply.result())
+        elif not sent.done():
+            raise TimedOut(f"OpenFlow took nothing of an upload for {self._keep_alive.silent_s:.0f} s.")
+
+    async def _replied(self, pending: Pending, command: str, timeout_s: float) -> Message:
+        await asyncio.wait({pending.reply}, timeout=timeout_s)
+        if not pending.reply.done():
+            raise TimedOut(
+                f"OpenFlow did not answer a {command} within {timeout_s:.0f} s: it is not known whether it was done."
+            )
+        reply = pending.reply.result()
+        raise_refusal(command, reply)
+        return reply
+
+    async def _read(self) -> None:
+        with ending_explained():
+            while True:
+                self._listening = True
+                data = await self._socket.recv(decode=False)
+                self._listening = False
+                self._heard()
+                for envelope in self._session.receive(data):
+                    await self._deliver(envelope)
+
+    async def _deliver(self, envelope: Envelope) -> None:
+        if request_type(envelope.command) is None and envelope.rid not in self._pending:
+            log.debug("OpenFlow sent a %s that nobody waits for", envelope.command)
+            return
+        message = unpack(envelope)
+        pending = self._pending.get(envelope.rid)
+        if isinstance(message, EVENTS):
+            self._on_event(message)
+        elif pending is None or isinstance(message, openiap_pb2.BeginStream | openiap_pb2.EndStream):
+            pass  # pings, parts of a file that nobody wants any more, and the frame around its parts
+        elif isinstance(message, openiap_pb2.Stream):
+            await pending.part(message.data)
+            pending.heard_at = self._heard()
+        else:
+            pending.settle(message)
+
+    async def _write(self) -> None:
+        with ending_explained():
+            while True:
+                out = await self._outbox.get()
+                record = self._session.envelope(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
+                for start in range(0, len(record), PIECE):
+                    await self._socket.send(record[start : start + PIECE])
+                if out.sent is not None and not out.sent.done():
+                    out.sent.set_result(None)
+                if out.command == "ping":
+                    asyncio.ensure_future(await self._socket.ping()).add_done_callback(self._ponged)
+
+    async def _stay_alive(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._heard()
+        while True:
+            await asyncio.sleep(min(self._keep_alive.ping_s, self._keep_alive.silent_s / 3))
+            # While a part of a file is being written nothing is heard, which is not the server's silence.
+            if self._listening and loop.time() - self._heard_at > self._keep_alive.silent_s:
+                self._socket.transport.abort()
+                raise ConnectionLost(f"OpenFlow has been silent for {self._keep_alive.silent_s:.0f} s.")
+            if self._outbox.empty():
+                self._post("ping", openiap_pb2.PingRequest(), id=new_id())
+
+    def _ponged(self, pong: asyncio.Future[float]) -> None:
+        if not pong.cancelled() and pong.exception() is None:
+            self._heard()
+
+    def _heard(self) -> float:
+        self._heard_at = asyncio.get_running_loop().time()
+        return self._heard_at
+
+
+@contextlib.contextmanager
+def ending_explained() -> Iterator[None]:
+    """Say in our terms that the socket was closed."""
+    try:
+        yield
+    except ConnectionClosed as error:
+        said = f" ({error.rcvd.reason})" if error.rcvd and error.rcvd.reason else ""
+        raise ConnectionLost(f"OpenFlow closed the connection{said}.") from error
+
+
+def raise_refusal(command: str, reply: Message) -> None:
+    """Raise `ServerRefused` if the reply is an error. The server's stack is dropped: it may hold paths of its."""
+    if isinstance(reply, openiap_pb2.ErrorResponse):
+        raise ServerRefused(reply.message or f"OpenFlow refused a {command} and did not say why.", command=command)
+
+
+def answer(command: str, expected: type[M], reply: Message) -> M:
+    """The reply, if it is of the kind that belongs to the command."""
+    if not isinstance(reply, expected):
+        raise ProtocolError(f"OpenFlow answered a {command} with a {type(reply).__name__}.")
+    return reply
+
+
+def websocket_url(url: str) -> str:
+    """The WebSocket address meant by ``url``, whose scheme may also be http(s) and whose path may be missing.
+
+    Raises `InvalidInput` for anything else, without repeating what may be a password.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InvalidInput("The address of OpenFlow should be like wss://host or ws://host:port.")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidInput(f"The address of OpenFlow must not hold a user or password: {parts.hostname} is enough.")
+    return urlunsplit((SCHEMES[parts.scheme], parts.netloc, parts.path.rstrip("/") or "/ws/v2", parts.query, ""))
+
+
+async def open_socket(url: str, *, timeout_s: float) -> ClientConnection:
+    """Connect to a WebSocket address; certificates of ``wss`` are verified by OpenSSL's CAs or ``SSL_CERT_FILE``.
+
+    Proxies of the environment are used, but not to this machine itself. Raises `Unavailable`.
+    """
+    host = urlsplit(url).hostname or ""
+    trust = await asyncio.to_thread(ssl.create_default_context) if url.startswith("wss:") else None
+    try:
+        return await connect(
+            url,
+            ssl=trust,
+            proxy=None if is_loopback(host) else True,
+            compression=None,  # files are compressed already, and the hub is on this machine
+            open_timeout=timeout_s,
+            close_timeout=CLOSE_S,
+            ping_interval=None,  # KeepAlive does it
+            max_size=MAX_RECORD + 4,
+            max_queue=4,
+            logger=socket_log,
+        )
+    except Exception as error:
+        raise unreachable(url, error) from error
+
+
+def unreachable(url: str, error: Exception) -> AgentError:
+    """Why no connection could be made, in a sentence."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unavailable(
+            f"The certificate of {url} is not trusted ({error.verify_message}): name its CA's file in SSL_CERT_FILE."
+        )
+    if isinstance(error, TimeoutError):
+        return Unavailable(f"OpenFlow at {url} does not answer.")
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        return Unavailable(f"{url} answers with HTTP {status} instead of a WebSocket: check the address of OpenFlow.")
+    if isinstance(error, OSError):
+        return Unavailable(f"OpenFlow at {url} cannot be reached ({error.strerror or error}).")
+    if isinstance(error, InvalidHandshake | InvalidProxy | ValueError | ImportError | EOFError):
+        return Unavailable(f"OpenFlow at {url} cannot be reached ({error}).")
+    log.error("The connection to %s failed in an unknown way", url, exc_info=error)
+    return Unavailable(f"OpenFlow at {url} cannot be reached ({type(error).__name__}).")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, told by its name alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
