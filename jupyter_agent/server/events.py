@@ -68,12 +68,21 @@ def translate(event: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
 class Bridge:
     """Emits the agent's events as Jupyter's, from the first ``wake`` until ``close``."""
 
-    def __init__(self, upstream: Upstream, emit: Emit, *, log: Callable[[str], None], poll_s: float = 1) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        emit: Emit,
+        *,
+        log: Callable[[str], None],
+        poll_s: float = 1,
+        unused_s: float = UNUSED_S,
+    ) -> None:
         """``log`` takes a sentence that an administrator should see; ``poll_s``: how often an agent is looked for."""
         self._upstream = upstream
         self._emit = emit
         self._log = log
         self._poll_s = poll_s
+        self._unused_s = unused_s
         self._task: asyncio.Task[None] | None = None
         self._nudge = asyncio.Event()
         self._asked = self._checked = 0.0
@@ -125,15 +134,13 @@ class Bridge:
         async def take(event: dict[str, Any] | None) -> None:
             nonlocal attached
             silence.reschedule(clock() + SILENCE_S)
-            if event is None:
-                if not self._is_wanted():
-                    stream.close()
-                return
-            if (translated := translate(event)) is not None:
+            if event is not None and (translated := translate(event)) is not None:
                 self._tell(*translated)
             if not attached:
                 attached = True
                 await self._tell_recent_runs(path)
+            if not self._is_wanted():
+                stream.close()
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SILENCE_S) as silence:
@@ -150,14 +157,15 @@ class Bridge:
             if data["status"] == self._status:
                 return
             self._status = data["status"]
-        self._emit(schema, data)
+        self._listened = self._emit(schema, data)
+        self._checked = time.monotonic()
 
     def _is_wanted(self) -> bool:
         """Whether there was a request lately, or somebody listens (who then gets the status once more)."""
         now = time.monotonic()
-        if now - self._asked < UNUSED_S:
+        if now - self._asked < self._unused_s:
             return True
         if now - self._checked >= LISTENERS_CHECK_S:
-            self._checked = now
             self._listened = self._emit(STATUS, {"status": self._status or NO_AGENT})
+            self._checked = now
         return self._listened

@@ -43,6 +43,7 @@ class GateHandler(APIHandler):
     async def prepare(self) -> None:  # type: ignore[override]  # as Jupyter's own handlers do
         """Check the request as Jupyter does; from the first user on, events are bridged."""
         await super().prepare()
+        self._track_activity = self.request.method != "GET"  # a page that only watches keeps no idle server alive
         if self.current_user:
             self.bridge.wake()
 
