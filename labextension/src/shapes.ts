@@ -1,0 +1,168 @@
+/**
+ * The shapes of the agent's API (`<base_url>jupyter-agent/api/v1/`), as the gate answers them.
+ */
+
+/** The states of a run, in the agent's words. The first three are live, the rest are verdicts. */
+export type RunState =
+  | 'queued'
+  | 'preparing'
+  | 'running'
+  | 'succeeded'
+  | 'failed'
+  | 'timed_out'
+  | 'cancelled'
+  | 'killed'
+  | 'kernel_died'
+  | 'lost';
+
+export interface IProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly label: string;
+}
+
+export interface IArtifact {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly mimetype: string;
+}
+
+export interface IRun {
+  readonly id: string;
+  readonly state: RunState;
+  /** The package's name, or the file's for a run of a path. */
+  readonly package: string;
+  readonly package_id: string | null;
+  readonly version: string | null;
+  readonly path: string | null;
+  readonly language: string | null;
+  readonly trigger: string;
+  readonly who: string;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  /** UTC, ISO 8601, as the two below. */
+  readonly created: string;
+  readonly started: string | null;
+  readonly ended: string | null;
+  readonly exit_code: number | null;
+  readonly signal: string | null;
+  readonly progress: IProgress | null;
+  readonly results: Readonly<Record<string, unknown>>;
+  readonly artifacts: readonly IArtifact[];
+  readonly error: string | null;
+  /** Bytes. */
+  readonly peak_memory: number | null;
+  /** Seconds. */
+  readonly cpu_s: number | null;
+  /** Grows with the output; only good for telling that there is more to read. */
+  readonly output_size: number;
+}
+
+export interface IPackage {
+  readonly id: string;
+  readonly name: string;
+  readonly version: string;
+  readonly language: string;
+  readonly description: string;
+  readonly fileid: string;
+  readonly modified: string | null;
+}
+
+export interface IStatus {
+  /** `null`: no agent runs on this home. */
+  readonly agent: {
+    readonly pid: number;
+    readonly version: string;
+    readonly home: string;
+    readonly started: string | number;
+  } | null;
+  readonly hub: { readonly apiurl: string; readonly pid: number } | null;
+  readonly openflow?: {
+    readonly url: string;
+    readonly embedded: boolean;
+    readonly user: string | null;
+  };
+  readonly connected: boolean;
+  readonly slug: string | null;
+  readonly queue: string | null;
+  readonly error: string | null;
+  readonly runs: { readonly active: number; readonly queued: number };
+}
+
+export type Stream = 'stdout' | 'stderr' | 'agent';
+
+export interface IChunk {
+  readonly stream: Stream;
+  /** Seconds since the epoch. */
+  readonly time: number;
+  readonly text: string;
+  /** Bytes that the bounded log dropped here. */
+  readonly gap?: number;
+}
+
+export interface IPage {
+  readonly chunks: readonly IChunk[];
+  /** The offset to read from next; opaque. */
+  readonly next: number;
+  /** The run has ended and there is nothing after `next`. */
+  readonly complete: boolean;
+}
+
+export interface IRunPage {
+  readonly runs: readonly IRun[];
+  readonly cursor: string | null;
+}
+
+/** What the agent's events carry: exactly one of the three. */
+export interface IAgentEvent {
+  readonly run?: IRun;
+  readonly status?: IStatus;
+  readonly package?: { readonly id: string; readonly operation: string };
+}
+
+const SCHEMAS = 'https://schema.jupyter.org/jupyter_agent/';
+
+/** The agent's event in an emission of Jupyter's event stream; `null` for those of others. */
+export function agentEvent(emission: Readonly<Record<string, unknown>>): IAgentEvent | null {
+  const schema = emission['schema_id'];
+  if (typeof schema !== 'string' || !schema.startsWith(SCHEMAS)) {
+    return null;
+  }
+  const payload = emission as unknown as IAgentEvent & { id: string; operation: string };
+  switch (schema.slice(SCHEMAS.length)) {
+    case 'run/v1':
+      return payload.run ? { run: payload.run } : null;
+    case 'status/v1':
+      return payload.status ? { status: payload.status } : null;
+    case 'package/v1':
+      return { package: { id: payload.id, operation: payload.operation } };
+    default:
+      return null;
+  }
+}
+
+/** The states before the verdict, in their order. */
+export const LIVE: readonly RunState[] = ['queued', 'preparing', 'running'];
+
+export function hasEnded(run: Pick<IRun, 'state'>): boolean {
+  return !LIVE.includes(run.state);
+}
+
+/**
+ * Whether `incoming` is to replace `known`, both of one run.
+ *
+ * Events and REST answers travel apart and may overtake one another. A run only moves forward, so the state decides,
+ * then the output; of two that say the same the one that came last is taken.
+ */
+export function supersedes(incoming: IRun, known: IRun | undefined): boolean {
+  if (known === undefined) {
+    return true;
+  }
+  const difference = rank(incoming) - rank(known);
+  return difference > 0 || (difference === 0 && incoming.output_size >= known.output_size);
+}
+
+function rank(run: IRun): number {
+  const index = LIVE.indexOf(run.state);
+  return index < 0 ? LIVE.length : index;
+}

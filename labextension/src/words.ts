@@ -1,0 +1,197 @@
+/**
+ * Numbers, times and states in words. Pure: what it needs to know of the time is given.
+ */
+
+import type { IProgress, IRun, IStatus, RunState } from './shapes';
+import { hasEnded } from './shapes';
+
+/** The part of Lab's translation bundle that is used; `_n` chooses by the number. */
+export interface IWords {
+  __(text: string, ...values: unknown[]): string;
+  _n(one: string, many: string, n: number, ...values: unknown[]): string;
+}
+
+export type Tone = 'quiet' | 'busy' | 'good' | 'warn' | 'bad';
+
+/** How a state looks: by its tone (colour); its icon is chosen by the state itself. */
+const TONES: Readonly<Record<RunState, Tone>> = {
+  queued: 'quiet',
+  preparing: 'busy',
+  running: 'busy',
+  succeeded: 'good',
+  failed: 'bad',
+  timed_out: 'bad',
+  cancelled: 'warn',
+  killed: 'bad',
+  kernel_died: 'bad',
+  lost: 'bad'
+};
+
+export function toneOf(state: RunState): Tone {
+  return TONES[state] ?? 'bad';
+}
+
+export function stateWord(state: RunState, words: IWords): string {
+  switch (state) {
+    case 'queued':
+      return words.__('Queued');
+    case 'preparing':
+      return words.__('Preparing');
+    case 'running':
+      return words.__('Running');
+    case 'succeeded':
+      return words.__('Succeeded');
+    case 'failed':
+      return words.__('Failed');
+    case 'timed_out':
+      return words.__('Timed out');
+    case 'cancelled':
+      return words.__('Cancelled');
+    case 'killed':
+      return words.__('Killed');
+    case 'kernel_died':
+      return words.__('Kernel died');
+    case 'lost':
+      return words.__('Lost');
+    default:
+      return state;
+  }
+}
+
+/** `0:07`, `12:34`, `1:02:03`, `2 d 1:02:03`. */
+export function duration(milliseconds: number): string {
+  const all = Math.max(0, Math.floor(milliseconds / 1000));
+  const two = (n: number): string => String(n).padStart(2, '0');
+  const seconds = two(all % 60);
+  const minutes = Math.floor(all / 60) % 60;
+  const hours = Math.floor(all / 3600);
+  if (hours === 0) {
+    return `${minutes}:${seconds}`;
+  }
+  const clock = `${hours % 24}:${two(minutes)}:${seconds}`;
+  return hours < 24 ? clock : `${Math.floor(hours / 24)} d ${clock}`;
+}
+
+/** Milliseconds a run has taken (or took); before it has started, since it was asked for. `null` when not known. */
+export function elapsed(run: Pick<IRun, 'state' | 'created' | 'started' | 'ended'>, now: number): number | null {
+  const from = Date.parse(run.started ?? run.created);
+  const to = run.ended ? Date.parse(run.ended) : hasEnded(run) ? Number.NaN : now;
+  const taken = to - from;
+  return Number.isFinite(taken) ? Math.max(0, taken) : null;
+}
+
+/** `just now`, `5 min ago`, `3 h ago`, then the date in the reader's way. */
+export function ago(time: string, now: number, words: IWords): string {
+  const then = Date.parse(time);
+  if (!Number.isFinite(then)) {
+    return '';
+  }
+  const minutes = Math.floor((now - then) / 60_000);
+  if (minutes < 1) {
+    return words.__('just now');
+  }
+  if (minutes < 60) {
+    return words.__('%1 min ago', minutes);
+  }
+  if (minutes < 24 * 60) {
+    return words.__('%1 h ago', Math.floor(minutes / 60));
+  }
+  return new Date(then).toLocaleDateString();
+}
+
+/** `812 B`, `1.4 kB`, `3.2 MB`: powers of 1000. */
+export function size(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 || value >= 99.5 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** The part done, 0 to 1; `null` where it is not known. */
+export function fraction(progress: IProgress | null): number | null {
+  if (!progress || !(progress.total > 0)) {
+    return null;
+  }
+  return Math.min(1, Math.max(0, progress.done / progress.total));
+}
+
+/** A value as one line: text as it is, all else as JSON. */
+export function value(given: unknown): string {
+  return typeof given === 'string' ? given : (JSON.stringify(given) ?? String(given));
+}
+
+/** A result value for reading: numbers with digit grouping as long as that loses nothing. */
+export function resultValue(given: unknown): string {
+  if (typeof given === 'number' && Number.isFinite(given)) {
+    return Number.isInteger(given) ? given.toLocaleString() : String(given);
+  }
+  return value(given);
+}
+
+/** Name and version of what a run runs. */
+export function title(run: Pick<IRun, 'package' | 'version'>): string {
+  return run.version ? `${run.package} ${run.version}` : run.package;
+}
+
+/** The state of the agent as one word and one sentence. */
+export interface IConnectionWords {
+  readonly tone: Tone;
+  readonly word: string;
+  readonly sentence: string;
+}
+
+/** What the page knows about the agent: how far it can be reached, and what it said last. */
+export type Reach = 'unknown' | 'missing' | 'unreachable' | 'answering';
+
+export function connectionWords(
+  reach: Reach,
+  starting: boolean,
+  status: IStatus | null,
+  words: IWords
+): IConnectionWords {
+  if (reach === 'unreachable') {
+    return {
+      tone: 'bad',
+      word: words.__('No connection'),
+      sentence: words.__('The Jupyter server does not answer; this is tried again by itself.')
+    };
+  }
+  if (reach === 'missing') {
+    return {
+      tone: 'bad',
+      word: words.__('Not installed'),
+      sentence: words.__(
+        'The server extension is not enabled: run “jupyter server extension enable jupyter_agent” and restart Jupyter.'
+      )
+    };
+  }
+  if (starting) {
+    return { tone: 'busy', word: words.__('Starting'), sentence: words.__('The agent is being started.') };
+  }
+  if (status === null) {
+    return { tone: 'quiet', word: words.__('Looking'), sentence: words.__('Asking for the state of the agent.') };
+  }
+  if (status.agent === null) {
+    return {
+      tone: 'quiet',
+      word: words.__('Not running'),
+      sentence: status.error ?? words.__('Nothing runs and nothing is scheduled until the agent is started.')
+    };
+  }
+  if (!status.connected) {
+    return {
+      tone: status.error ? 'bad' : 'busy',
+      word: status.error ? words.__('Not connected') : words.__('Connecting'),
+      sentence: status.error ?? words.__('The agent is connecting to OpenFlow.')
+    };
+  }
+  return {
+    tone: 'good',
+    word: words.__('Connected'),
+    sentence: status.openflow?.embedded ? words.__('Embedded hub') : words.__('OpenFlow')
+  };
+}

@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+
+import { parseParameters } from '../src/parameters';
+import type { IStatus } from '../src/shapes';
+import { ago, connectionWords, duration, elapsed, fraction, resultValue, size } from '../src/words';
+
+const words = {
+  __: (text: string, ...values: unknown[]) => text.replace(/%(\d)/g, (_, n: string) => String(values[Number(n) - 1])),
+  _n: (one: string, many: string, n: number) => (n === 1 ? one : many)
+};
+
+const STATUS: IStatus = {
+  agent: { pid: 1, version: '0', home: '/h', started: 0 },
+  hub: null,
+  openflow: { url: 'wss://flow', embedded: false, user: 'anna' },
+  connected: true,
+  slug: 'anna',
+  queue: 'annaagent',
+  error: null,
+  runs: { active: 0, queued: 0 }
+};
+
+void describe('words', () => {
+  void it('says durations', () => {
+    assert.deepEqual([0, 7_900, 754_000, 3_723_000, 176_523_000].map(duration), [
+      '0:00',
+      '0:07',
+      '12:34',
+      '1:02:03',
+      '2 d 1:02:03'
+    ]);
+    assert.equal(duration(-5), '0:00');
+  });
+
+  void it('counts from the start, before it from the request, to the end', () => {
+    const run = { state: 'running', created: '2025-01-01T00:00:00Z', started: null, ended: null } as const;
+    const at = (seconds: number): string => new Date(Date.parse(run.created) + seconds * 1000).toISOString();
+    assert.equal(elapsed(run, Date.parse(at(5))), 5000);
+    assert.equal(elapsed({ ...run, started: at(2) }, Date.parse(at(5))), 3000);
+    assert.equal(elapsed({ ...run, state: 'failed', started: at(2), ended: at(4) }, Date.parse(at(99))), 2000);
+    assert.equal(elapsed({ ...run, state: 'lost' }, Date.parse(at(5))), null);
+  });
+
+  void it('says how long ago', () => {
+    const now = Date.parse('2025-01-02T00:00:00Z');
+    assert.equal(ago('2025-01-01T23:59:30Z', now, words), 'just now');
+    assert.equal(ago('2025-01-01T23:50:00Z', now, words), '10 min ago');
+    assert.equal(ago('2025-01-01T20:00:00Z', now, words), '4 h ago');
+    assert.equal(ago('nonsense', now, words), '');
+  });
+
+  void it('says sizes', () => {
+    assert.deepEqual([0, 812, 1400, 99_300, 152_340, 999_600, 3.2e9].map(size), [
+      '0 B',
+      '812 B',
+      '1.4 kB',
+      '99.3 kB',
+      '152 kB',
+      '1.0 MB',
+      '3.2 GB'
+    ]);
+  });
+
+  void it('knows which progress has figures', () => {
+    assert.equal(fraction({ done: 3, total: 9, label: '' }), 1 / 3);
+    assert.equal(fraction({ done: 12, total: 9, label: '' }), 1);
+    assert.equal(fraction({ done: 3, total: 0, label: '' }), null);
+    assert.equal(fraction(null), null);
+  });
+
+  void it('shows values without changing them', () => {
+    assert.equal(resultValue('text'), 'text');
+    assert.equal(resultValue(2.4187), '2.4187');
+    assert.equal(resultValue({ a: [1, null] }), '{"a":[1,null]}');
+    assert.equal(resultValue(null), 'null');
+  });
+
+  void it('says what is with the agent', () => {
+    const say = (status: IStatus | null, starting = false): string =>
+      connectionWords('answering', starting, status, words).word;
+    assert.equal(say(null), 'Looking');
+    assert.equal(say({ ...STATUS, agent: null, connected: false }), 'Not running');
+    assert.equal(say({ ...STATUS, agent: null, connected: false }, true), 'Starting');
+    assert.equal(say({ ...STATUS, connected: false }), 'Connecting');
+    assert.equal(say({ ...STATUS, connected: false, error: 'Refused.' }), 'Not connected');
+    assert.equal(say(STATUS), 'Connected');
+    assert.equal(connectionWords('unreachable', false, STATUS, words).word, 'No connection');
+    assert.equal(connectionWords('missing', false, null, words).tone, 'bad');
+    assert.equal(connectionWords('answering', false, STATUS, words).sentence, 'OpenFlow');
+  });
+});
+
+void describe('parameters', () => {
+  void it('are read a line each', () => {
+    const { values, wrong } = parseParameters('year = 2014\n\n# a comment\nregion="a = b"  \nempty=\nyear = 2015\r\n');
+    assert.deepEqual(values, { year: '2015', region: '"a = b"', empty: '' });
+    assert.deepEqual(wrong, []);
+  });
+
+  void it('that are not of the form are named by their lines', () => {
+    assert.deepEqual(parseParameters('a = 1\nno\n= 2\n9a = 3').wrong, [2, 3, 4]);
+    assert.deepEqual(Object.keys(parseParameters('__proto__ = 1').values), ['__proto__']);
+  });
+});
