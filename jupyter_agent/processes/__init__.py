@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jupyter_agent.processes.child import Command, Completed, Exit, Process, run, start
+    from jupyter_agent.processes.child import DRAIN_S, Command, Completed, Exit, Process, run, start
     from jupyter_agent.processes.detached import spawn_detached
     from jupyter_agent.processes.environment import inherited_environment
     from jupyter_agent.processes.reaper import Reaper
@@ -23,7 +23,7 @@ else:
     from importlib import import_module
 
     _MODULES = {
-        "child": ("Command", "Completed", "Exit", "Process", "run", "start"),
+        "child": ("DRAIN_S", "Command", "Completed", "Exit", "Process", "run", "start"),
         "detached": ("spawn_detached",),
         "environment": ("inherited_environment",),
         "reaper": ("Reaper",),
@@ -39,6 +39,7 @@ else:
 
 
 __all__ = [
+    "DRAIN_S",
     "Command",
     "Completed",
     "Exit",

@@ -127,6 +127,7 @@ async def run(
         raise TimedOut(f"{command.program} was stopped: it had not ended after {timeout_s:g} s.") from error
     finally:
         await process.end()
+        process.close()
     return Completed(exit_, tail.text)
 
 
@@ -134,8 +135,8 @@ class Process:
     """A running child; made by ``start``.
 
     ``stdout`` and ``stderr`` are to be read: a child whose output is not read has to wait. ``cpu_s`` and
-    ``peak_memory_bytes`` are what the system accounted for it and the children it waited for; they are set when it
-    has ended, the latter only where it says more than our own size (a child starts as a copy of its parent).
+    ``peak_memory_bytes`` are what the system accounted for it and the children it waited for, once it has ended. A
+    child starts as a copy of its parent: where ``peak_is_exact`` is false, the peak was ours, and its own is less.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], tag: str) -> None:
@@ -146,9 +147,11 @@ class Process:
         self.stderr = asyncio.StreamReader(limit=READ_LIMIT)
         self.cpu_s: float | None = None
         self.peak_memory_bytes: int | None = None
+        self.peak_is_exact = False
         self._popen = popen
         self._own_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._known: set[psutil.Process] = set()
+        self._all_gone = False
         self._transports: list[asyncio.ReadTransport] = []
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self._descriptor: int | None = None
@@ -189,34 +192,47 @@ class Process:
         self._known = seen
         return tree.usage(seen)
 
+    def pids(self) -> list[int]:
+        """The child and its descendants. Blocks some milliseconds: for a thread."""
+        return [process.pid for process in tree.descendants(self.pid)]
+
     async def stop(self, *, grace_s: float) -> None:
         """End it and all it started: SIGTERM to the group, up to ``grace_s`` seconds, SIGKILL to what is left.
 
         Whoever left the group gets a SIGTERM of its own when the group is gone. Does no harm when all is ended.
         """
         try:
-            await self._remember()
-            self._signal_group(signal.SIGTERM)
-            await self._gone(grace_s, self._in_group)
-            left = await self._remember()
-            if left and grace_s > 0:
-                await asyncio.to_thread(tree.send, left, signal.SIGTERM)
-                await self._gone(min(grace_s, LAST_GRACE_S), lambda _: True)
+            found = await self._remember()
+            if self.exit is not None and not found:
+                self._all_gone = True
+            elif grace_s > 0:
+                await self._terminate(found, grace_s)
         finally:
             self.kill()
         await self.end()
 
+    async def _terminate(self, found: set[psutil.Process], grace_s: float) -> None:
+        self._signal_group(signal.SIGTERM)
+        if self.exit is not None:  # then nobody can be told by the group's id any more
+            await asyncio.to_thread(tree.send, filter(self._in_group, found), signal.SIGTERM)
+        await self._gone(grace_s, self._in_group)
+        if left := await self._remember():
+            await asyncio.to_thread(tree.send, left, signal.SIGTERM)
+            await self._gone(min(grace_s, LAST_GRACE_S), lambda _: True)
+
     async def end(self) -> None:
         """SIGKILL what is left of the tree, also of one whose leader has ended; it is all gone when this returns."""
+        if self._all_gone:
+            return
         try:
             if self.exit is None:
                 await self._remember()  # an orphan that emptied its environment could not be told any more
             self._signal_group(signal.SIGKILL)
             await asyncio.to_thread(tree.kill, self._members)
             await self.wait()
+            self._all_gone = True
         finally:
             self.kill()
-            self.close()
 
     def kill(self) -> None:
         """SIGKILL to the group, at once: the last resort of one who cannot wait."""
@@ -285,8 +301,8 @@ class Process:
         self._popen.returncode = -1 if exit_.code is None else exit_.code  # it was waited for, Popen must not
         if used is not None:
             self.cpu_s = used.ru_utime + used.ru_stime
-            if used.ru_maxrss > self._own_peak:
-                self.peak_memory_bytes = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            self.peak_is_exact = used.ru_maxrss > self._own_peak
+            self.peak_memory_bytes = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if not self._exit.done():
             self._exit.set_result(exit_)
 

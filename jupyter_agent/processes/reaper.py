@@ -13,7 +13,7 @@ from typing import Self
 
 from jupyter_agent.processes.environment import inherited_environment
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _PROGRAM = Path(__file__).with_name("reap.py")
 
 CLOSING_S = 15.0
@@ -47,8 +47,8 @@ class Reaper:
     def watch(self, tag: str, pid: int = 0) -> None:
         """From now on the tree with this tag, led by ``pid`` (0: not started yet), ends when we are gone."""
         with self._lock:
-            self._trees[tag] = pid
-            self._say(f"+ {tag} {pid}\n")
+            leader = self._trees[tag] = pid or self._trees.get(tag, 0)
+            self._say(f"+ {tag} {leader}\n")
 
     def forget(self, tag: str) -> None:
         """The tree has ended."""
@@ -78,7 +78,7 @@ class Reaper:
 
     def _say(self, line: str) -> None:
         if self._process is not None and not self._write(line):
-            _LOG.warning("The reaper (pid %d) was ended by someone: another one is started.", self._process.pid)
+            log.warning("The reaper (pid %d) was ended by someone: another one is started.", self._process.pid)
             self._process.kill()  # a mere end of its input would make it end the runs
             _end(self._process)
             self._process = None
@@ -107,7 +107,7 @@ def _spawn() -> subprocess.Popen[bytes] | None:
             bufsize=0,
         )
     except OSError as error:  # no memory, no more processes: runs go on without it, and say so
-        _LOG.warning("No reaper can be started (%s): children would outlive a killed agent.", error.strerror)
+        log.warning("No reaper can be started (%s): children would outlive a killed agent.", error.strerror)
         return None
     if process.stdin is not None:
         os.set_blocking(process.stdin.fileno(), False)

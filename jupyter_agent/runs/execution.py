@@ -1,0 +1,245 @@
+"""One run from its start to its end: the child, its output, its reports, its limits, and what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_agent import processes
+from jupyter_agent.errors import AgentError
+from jupyter_agent.processes import Exit, Process, Reaper
+from jupyter_agent.runs import artifacts
+from jupyter_agent.runs.events import EventFile, Reported
+from jupyter_agent.runs.memory import MemoryGroup
+from jupyter_agent.runs.run import Prepared, Run
+from jupyter_agent.runs.verdict import Cause, Ending, Stop, Verdict, one_line, verdict
+from jupyter_agent.state import RunState, now
+
+READ_BYTES = 64 << 10
+
+EVENTS_PAUSE_S = 0.1
+"""Between two looks at the size of the event file."""
+
+FIRST_LOOKS_S = (0.05, 0.2)
+"""A run's use of memory and CPU is first looked at this soon, so that short ones have figures, too."""
+
+LOOK_PAUSE_S = 1.0
+LONGEST_LOOK_PAUSE_S = 5.0
+"""Without a memory limit the looks become rarer: each one reads a little of every process of the system."""
+
+LEFTOVERS_GRACE_S = 1.0
+"""What is left of the tree when the child itself has ended is given this long."""
+
+RESCUE_S = 60.0
+
+LAST_LINES = 4096
+"""Characters of stderr that are kept to find its last line."""
+
+
+@dataclass
+class Used:
+    """The most that was seen of a run's use: resident bytes at once, CPU seconds in all."""
+
+    peak_memory: int | None = None
+    cpu_s: float | None = None
+
+    def saw(self, memory_bytes: int | None, cpu_s: float | None) -> None:
+        """Take in one look; ``None`` is what nobody knows."""
+        if memory_bytes:
+            self.peak_memory = max(self.peak_memory or 0, memory_bytes)
+        if cpu_s is not None:
+            self.cpu_s = max(self.cpu_s or 0.0, cpu_s)
+
+
+async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verdict, dict[str, Any]]:
+    """Start the prepared run and see it to its end: the verdict, and what else there is to say in its row.
+
+    Raises ``AgentError`` when it cannot be started. Nothing of it runs any more when this returns.
+    """
+    workdir = prepared.workdir
+    before = {} if workdir is None else await asyncio.to_thread(artifacts.snapshot, workdir)
+    execution = _Execution(run, prepared)
+    ending = await execution.go(reaper)
+    await _rescue(run, prepared)
+    kept = await asyncio.to_thread(_keep_files, run.folder, workdir, before, execution.reported.artifacts)
+    decided = verdict(ending)
+    if kept.error is not None:
+        decided = dataclasses.replace(decided, error=f"{decided.error or ''} {kept.error}".strip())
+    return decided, {**execution.facts(ending.exit), "artifacts": kept.artifacts}
+
+
+def _keep_files(folder: Path, workdir: Path | None, before: artifacts.Snapshot, named: list[str]) -> artifacts.Kept:
+    names = [] if workdir is None else artifacts.changed(workdir, before)
+    return artifacts.keep(folder, workdir, names, named)
+
+
+async def _rescue(run: Run, prepared: Prepared) -> None:
+    """Run the command that mends what the child left undone, if it is needed."""
+    if prepared.rescue is None or (prepared.rescue_unless is not None and prepared.rescue_unless.exists()):
+        return
+    try:
+        done = await processes.run(prepared.rescue, tag=run.row.id, timeout_s=RESCUE_S)
+        if not done.exit.ok:
+            run.note(f"The output could not be completed: {done.output.strip() or done.exit}")
+    except AgentError as error:
+        run.note(f"The output could not be completed: {error}")
+
+
+class _Execution:
+    def __init__(self, run: Run, prepared: Prepared) -> None:
+        self._run = run
+        self._prepared = prepared
+        self._events = EventFile(prepared.events) if prepared.events is not None else None
+        self._used = Used()
+        self._last_lines = ""
+
+    @property
+    def reported(self) -> Reported:
+        return Reported() if self._events is None else self._events.reported
+
+    def facts(self, exit_: Exit) -> dict[str, Any]:
+        """What the row says besides the verdict."""
+        return {
+            "exit_code": exit_.code,
+            "signal": exit_.signal,
+            "peak_memory": self._used.peak_memory,
+            "cpu_s": self._used.cpu_s,
+            "progress": self.reported.progress or self._run.row.progress,
+            "results": self.reported.results,
+        }
+
+    async def go(self, reaper: Reaper) -> Ending:
+        """From the start to the end of the child and of all it started."""
+        group = await self._make_group()
+        try:
+            process = await processes.start(self._prepared.command, tag=self._run.row.id)
+            try:
+                reaper.watch(self._run.row.id, process.pid)
+                self._tell_start(process)
+                exit_ = await self._see_through(process, group)
+            finally:
+                await process.end()
+                process.close()
+            return await asyncio.to_thread(self._ending, process, exit_, group)
+        finally:
+            if group is not None:
+                await asyncio.to_thread(group.remove)
+
+    async def _make_group(self) -> MemoryGroup | None:
+        limit = self._run.limits.memory_bytes
+        return None if limit is None else await asyncio.to_thread(MemoryGroup.make, self._run.row.id, limit)
+
+    def _tell_start(self, process: Process) -> None:
+        self._run.change(
+            state=RunState.RUNNING,
+            started=now(),
+            pid=process.pid,
+            pid_started=process.started,
+            environment=self._prepared.environment,
+        )
+
+    async def _see_through(self, process: Process, group: MemoryGroup | None) -> Exit:
+        run = self._run
+        async with asyncio.TaskGroup() as tasks:
+            pumps = [tasks.create_task(self._pump("stdout", process)), tasks.create_task(self._pump("stderr", process))]
+            stopping = tasks.create_task(self._stop_when_asked(process))
+            watching = [
+                tasks.create_task(watch)
+                for watch in (self._limit_wall_time(), self._look_at_use(process, group), self._follow_events())
+            ]
+            exit_ = await process.wait()
+            run.no_more_stops()
+            if run.stop is None:
+                stopping.cancel()
+            await asyncio.wait([stopping])
+            await asyncio.wait(pumps, timeout=processes.DRAIN_S)
+            await process.stop(grace_s=min(LEFTOVERS_GRACE_S, run.limits.grace_s))
+            await process.drained(pumps)
+            for watch in watching:
+                watch.cancel()
+        return exit_
+
+    async def _pump(self, stream: str, process: Process) -> None:
+        reader = process.stdout if stream == "stdout" else process.stderr
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            while data := await reader.read(READ_BYTES):
+                self._take(stream, decoder.decode(data))
+                await self._run.output.room()
+        except OSError as error:
+            self._run.note(f"The rest of {stream} could not be read ({error.strerror}).")
+        finally:
+            self._take(stream, decoder.decode(b"", final=True))
+
+    def _take(self, stream: str, text: str) -> None:
+        if text:
+            self._run.output.append(stream, text, time.time())
+            if stream == "stderr":
+                self._last_lines = (self._last_lines + text[-LAST_LINES:])[-LAST_LINES:]
+
+    async def _stop_when_asked(self, process: Process) -> None:
+        await self._run.stop_asked.wait()
+        hurried = self._run.stop is not None and self._run.stop.cause is Cause.MEMORY  # it would take all there is
+        await process.stop(grace_s=0 if hurried else self._run.limits.grace_s)
+
+    async def _limit_wall_time(self) -> None:
+        limit_s = self._run.limits.wall_s
+        if limit_s is not None:
+            await asyncio.sleep(limit_s)
+            self._run.ask_to_stop(
+                Stop(Cause.WALL_TIME, f"The run was stopped: it took longer than its limit of {limit_s:g} s.")
+            )
+
+    async def _look_at_use(self, process: Process, group: MemoryGroup | None) -> None:
+        if group is not None:
+            await asyncio.to_thread(lambda: group.add(process.pids()))
+        limit = self._run.limits.memory_bytes
+        for pause_s in _pauses(limited=limit is not None):
+            await asyncio.sleep(pause_s)
+            used = await asyncio.to_thread(process.usage)
+            self._used.saw(used.memory_bytes, used.cpu_s)
+            if limit is not None and used.memory_bytes > limit:
+                self._run.ask_to_stop(Stop(Cause.MEMORY, over_memory(limit)))
+
+    async def _follow_events(self) -> None:
+        while self._events is not None:
+            await asyncio.sleep(EVENTS_PAUSE_S)
+            if self._events.has_more() and await asyncio.to_thread(self._events.read):
+                self._run.show(progress=self.reported.progress, results=dict(self.reported.results))
+
+    def _ending(self, process: Process, exit_: Exit, group: MemoryGroup | None) -> Ending:
+        if self._events is not None:
+            self._events.read_all()
+        limit = self._run.limits.memory_bytes
+        if process.peak_is_exact or self._used.peak_memory is None:
+            self._used.saw(process.peak_memory_bytes, None)
+        self._used.saw(None if group is None else group.peak_bytes, process.cpu_s)
+        return Ending(
+            exit_,
+            stop=self._run.stop,
+            out_of_memory=over_memory(limit) if limit is not None and group is not None and group.exceeded else None,
+            kernel_died=self.reported.kernel_died,
+            told=self.reported.error,
+            last_line=next((line for line in reversed(self._last_lines.splitlines()) if one_line(line)), ""),
+        )
+
+
+def over_memory(limit_bytes: int) -> str:
+    """The sentence for a run that used more memory than it may."""
+    return f"The run was killed: it used more than its memory limit of {limit_bytes / (1 << 20):.0f} MiB."
+
+
+def _pauses(*, limited: bool) -> Iterator[float]:
+    """Seconds between two looks at what a run uses."""
+    yield from FIRST_LOOKS_S
+    pause_s = LOOK_PAUSE_S
+    while True:
+        yield pause_s
+        if not limited:
+            pause_s = min(pause_s * 2, LONGEST_LOOK_PAUSE_S)

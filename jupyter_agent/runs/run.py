@@ -1,0 +1,194 @@
+"""A run as those see it who ask for one: its limits, what is to be executed, and the live run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_agent.errors import Unavailable
+from jupyter_agent.processes import Command
+from jupyter_agent.runs.output import OutputLog
+from jupyter_agent.runs.verdict import Stop
+from jupyter_agent.state import RunRow, State
+
+log = logging.getLogger(__name__)
+
+SHOW_PAUSE_S = 0.2
+"""Listeners hear of new output and progress at most this often."""
+
+RETRY_S = 1.0
+"""Until a row that could not be written (a full disk) is tried again."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may use; ``None`` is no limit.
+
+    ``wall_s`` counts from the start of the program, ``memory_bytes`` all its processes together. ``grace_s`` is the
+    time between SIGTERM and SIGKILL. ``log_head_bytes`` and ``log_tail_bytes`` bound the log on disk.
+    """
+
+    wall_s: float | None = None
+    memory_bytes: int | None = None
+    grace_s: float = 10
+    log_head_bytes: int = 1 << 20
+    log_tail_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can be started.
+
+    ``events`` is the JSON-lines file that the child appends to. ``workdir`` is a private copy inside the run's folder:
+    new or changed files in it become artifacts, then it is removed. ``rescue`` is run after the child has ended, unless
+    ``rescue_unless`` exists then. ``environment`` is the hash of the lock.
+    """
+
+    command: Command
+    events: Path | None = None
+    workdir: Path | None = None
+    rescue: Command | None = None
+    rescue_unless: Path | None = None
+    environment: str | None = None
+
+    def with_workdir(self, workdir: Path) -> Prepared:
+        """The same with a private copy."""
+        return dataclasses.replace(self, workdir=workdir)
+
+
+class Run:
+    """A live run; made by ``Supervisor.submit``.
+
+    ``row`` is its newest state, of which what has ended is on disk. ``folder`` is its own folder, private to the user.
+    """
+
+    def __init__(
+        self, row: RunRow, *, folder: Path, limits: Limits, state: State, notify: Callable[[RunRow], None]
+    ) -> None:
+        self.row = row
+        self.folder = folder
+        self.limits = limits
+        self.output = OutputLog(
+            folder / "output",
+            live=True,
+            head_bytes=limits.log_head_bytes,
+            tail_bytes=limits.log_tail_bytes,
+            on_written=self._touch,
+        )
+        self.stop: Stop | None = None
+        """Why it is to end; the first order counts."""
+        self.stop_asked = asyncio.Event()
+        self._state = state
+        self._notify = notify
+        self._unsaved: dict[str, Any] = {}
+        self._touched = asyncio.Event()
+        self._save = asyncio.Event()
+        self._over = False
+        self._end: asyncio.Future[RunRow] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.row.id} {self.row.package!r} {self.row.state}>"
+
+    async def wait(self) -> RunRow:
+        """The row of the ended run, once it is on disk."""
+        return await asyncio.shield(self._end)
+
+    async def report(self, done: float, total: float | None, label: str = "") -> None:
+        """Show progress: ``done`` of ``total`` (``None``: nobody knows how many)."""
+        self.show(progress={"done": done, "total": total, "label": label})
+
+    async def say(self, text: str) -> None:
+        """Add a line of the agent's own to the output."""
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """As ``say``, for those who cannot wait; from the event loop only."""
+        self.output.append("agent", text if text.endswith("\n") else f"{text}\n", time.time())
+
+    def ask_to_stop(self, stop: Stop) -> bool:
+        """Order the end of the run; whether the order came in time and is the first."""
+        if self._over or self.stop is not None:
+            return False
+        self.stop = stop
+        self.stop_asked.set()
+        return True
+
+    def no_more_stops(self) -> None:
+        """Its process has ended: what it came to is decided."""
+        self._over = True
+
+    def show(self, **changes: Any) -> None:
+        """Change the row for those who look on; it is written with the next ``change``."""
+        self.row = dataclasses.replace(self.row, **changes)
+        self._unsaved |= changes
+        self._touch()
+
+    def change(self, **changes: Any) -> None:
+        """Change the row, write it soon, then tell the listeners."""
+        self._save.set()
+        self.show(**changes)
+
+    async def keep_listeners_informed(self) -> None:
+        """Write changes and tell of them, and of new output and progress; runs until it is cancelled."""
+        while True:
+            await self._touched.wait()
+            self._touched.clear()
+            if self._save.is_set():
+                self._save.clear()
+                if await self._write() is None:
+                    self.change()  # again, after the pause
+                    await asyncio.sleep(RETRY_S)
+            self._notify(self.row)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHOW_PAUSE_S):
+                    await self._save.wait()
+
+    async def finish(self, changes: dict[str, Any], *, closing: asyncio.Event) -> None:
+        """Write the end of the run, then tell it, once.
+
+        While the disk is full this waits for it to be mended, until the agent is ``closing``: then the row stays
+        unfinished, and the next agent will find it so.
+        """
+        self._unsaved |= changes
+        while (row := await self._write()) is None and not closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await closing.wait()
+        self.row = row or dataclasses.replace(self.row, **changes)
+        self._notify(self.row)
+        if not self._end.done():
+            self._end.set_result(self.row)
+
+    def abandon(self) -> None:
+        """Nobody sees to its end any more; no-op when that has been told."""
+        if not self._end.done():
+            self._end.set_exception(Unavailable(f"The end of run {self.row.id} could not be written."))
+            self._end.exception()  # nobody needs to have waited for it
+
+    async def _write(self) -> RunRow | None:
+        """Write what was changed; ``None`` when that was not possible now."""
+        unsaved, self._unsaved = self._unsaved, {}
+        try:
+            return await self._state.update(self.row.id, **unsaved)
+        except BaseException as error:
+            self._unsaved = unsaved | self._unsaved  # written twice does no harm, not at all would
+            if not isinstance(error, Unavailable):
+                raise
+            log.warning("The state of run %s cannot be written: %s", self.row.id, error)
+            return None
+
+    def _touch(self) -> None:
+        self._touched.set()
+
+
+PrepareFn = Callable[[Run], Awaitable[Prepared]]
+"""Makes everything ready for a run: fetches, copies, builds. It is cancelled when the run is; what it raises becomes
+the run's error.
+"""
