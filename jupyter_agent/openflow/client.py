@@ -160,7 +160,7 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Whether requests can be made now."""
-        return self._connection is not None
+        return self._connection is not None and not self._connection.ended
 
     async def connected(self, timeout_s: float | None = None) -> User:
         """Wait until signed in, with queues and watches registered; ``None``: as long as a request may take.
@@ -170,7 +170,7 @@ class Client:
         """
         try:
             async with asyncio.timeout(self.timeout_s if timeout_s is None else timeout_s):
-                while self._connection is None or self.user is None:
+                while not self.is_connected or self.user is None:
                     if self._closed:
                         raise Unavailable("The connection to OpenFlow was closed: this process is ending.")
                     if isinstance(self.last_error, SignInFailed):
@@ -249,10 +249,10 @@ class Client:
 
     async def _live(self) -> Connection:
         """The connection, waiting a little for one that is being made again: an agent's hub restarts in a moment."""
-        if self._connection is None:
+        if not self.is_connected:
             await self.connected(min(self.timeout_s, GRACE_S))
         if self._connection is None:
-            raise ConnectionLost("The connection to OpenFlow ended.")
+            raise Unavailable("The connection to OpenFlow ended before this was sent.")
         return self._connection
 
     async def _request(self, command: str, message: Message, expected: type[M], *, jwt: str = "") -> M:

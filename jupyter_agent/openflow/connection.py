@@ -158,7 +158,7 @@ class Connection:
         self._pending: dict[str, Pending] = {}
         self._heard_at = asyncio.get_running_loop().time()
         self._listening = False
-        self._ended = False
+        self.ended = False
 
     async def run(self) -> None:
         """Carry envelopes until the connection ends. Never returns; raises a group with why it ended.
@@ -171,7 +171,7 @@ class Connection:
                 tasks.create_task(self._write())
                 tasks.create_task(self._stay_alive())
         finally:
-            self._ended = True
+            self.ended = True
             for pending in self._pending.values():
                 pending.fail(ConnectionLost("The connection to OpenFlow ended before it answered."))
             await self._socket.close()
@@ -249,8 +249,8 @@ class Connection:
     @contextlib.contextmanager
     def _expecting(self, take: Callable[[bytes], Awaitable[None]] | None = None) -> Iterator[Pending]:
         """A request whose reply is waited for inside; what comes for it later is ignored."""
-        if self._ended:
-            raise ConnectionLost("The connection to OpenFlow has ended.")
+        if self.ended:
+            raise Unavailable("The connection to OpenFlow ended before this was sent.")
         pending = Pending(asyncio.get_running_loop().create_future(), take)
         self._pending[pending.id] = pending
         try:
@@ -429,7 +429,10 @@ def unreachable(url: str, error: Exception) -> AgentError:
         status = error.response.status_code
         return Unavailable(f"{url} answers with HTTP {status} instead of a WebSocket: check the address of OpenFlow.")
     if isinstance(error, OSError):
-        return Unavailable(f"OpenFlow at {url} cannot be reached ({error.strerror or error}).")
+        # asyncio words refusals by address, and several of them in one error without a number.
+        refusal = "Connect call failed" in str(error)
+        why = "nothing answers there" if refusal else error.strerror or str(error)
+        return Unavailable(f"OpenFlow at {url} cannot be reached ({why}).")
     if isinstance(error, InvalidHandshake | InvalidProxy | ValueError | ImportError | EOFError):
         return Unavailable(f"OpenFlow at {url} cannot be reached ({error}).")
     log.error("The connection to %s failed in an unknown way", url, exc_info=error)

@@ -311,9 +311,10 @@ class Subscriptions:
         It is among those kept before that: one that is registered in the moment in which the connection ends must be
         registered again with the others.
         """
+        connection = await self._connection()
         self._kept.append(subscription)
         try:
-            await self._register(await self._connection(), subscription)
+            await self._register(connection, subscription)
             self._tasks.create_task(subscription.work())
         except BaseException:
             self._kept.remove(subscription)

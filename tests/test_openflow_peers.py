@@ -1,0 +1,393 @@
+"""The client with peers that break the rules, odd addresses and certificates; what a hub never does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_agent.errors import (
+    AgentError,
+    ConnectionLost,
+    Failed,
+    InvalidInput,
+    ProtocolError,
+    ServerRefused,
+    TimedOut,
+    Unavailable,
+)
+from jupyter_agent.home import Home
+from jupyter_agent.openflow.client import (
+    Backoff,
+    Client,
+    Credentials,
+)
+from jupyter_agent.openflow.connection import Pace, websocket_url
+from jupyter_agent.openflow.proto import openiap_pb2 as pb
+from jupyter_agent.openflow.protocol import Envelope
+from tests.openflow_peers import (
+    QUICKLY,
+    Hub,
+    Peer,
+    Seen,
+    names_in,
+    odd_client,
+    odd_peer,
+    running_hub,
+    until,
+)
+
+
+@pytest.fixture
+def hub(home: Home) -> Iterator[Hub]:
+    with running_hub(home) as running:
+        yield running
+
+
+async def test_requests_that_exceeded_the_limit_are_sent_again() -> None:
+    refusals = 3
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            error = pb.ErrorResponse(message="Rate limit exceeded consumedPoints: 31")
+            await peer.send("error", error, rid=envelope.id)
+        else:
+            await peer.send("countreply", pb.CountResponse(result=7), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        assert await client.count("c", {}) == 7
+    assert refusals == 0
+
+
+async def test_the_pace_stays_under_the_limit_in_every_second() -> None:
+    pace, turns = Pace(5), []
+
+    async def take() -> None:
+        await pace.turn()
+        turns.append(asyncio.get_running_loop().time())
+
+    await asyncio.gather(*(take() for _ in range(12)))
+    assert all(later - earlier > 0.99 for earlier, later in zip(turns, turns[5:], strict=False))
+
+
+async def test_a_renewed_token_and_user_are_kept() -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        user = pb.User(_id="u1", username="renamed")
+        await peer.send("refreshtoken", pb.RefreshToken(username="renamed", jwt="fresh", user=user))
+        await peer.send("countreply", pb.CountResponse(), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        assert client.token == ""
+        await client.count("c", {})
+        assert client.token == "fresh"
+        assert client.user
+        assert client.user.username == "renamed"
+
+
+async def test_events_that_overtake_the_reply_to_their_registration_are_not_lost() -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.RegisterQueueRequest):
+            await peer.send("queueevent", pb.QueueEvent(queuename="priv.1", data="1"))
+            await peer.send("queueevent", pb.QueueEvent(queuename="priv.1", data="not json"))
+            await peer.send("registerqueuereply", pb.RegisterQueueResponse(queuename="priv.1"), rid=envelope.id)
+            await peer.send("queueevent", pb.QueueEvent(queuename="priv.1", data="3"))
+        else:
+            await peer.send("watchevent", pb.WatchEvent(id="w", operation="insert", document='{"n": 1}'))
+            await peer.send("watchreply", pb.WatchResponse(id="w"), rid=envelope.id)
+            await peer.send("watchevent", pb.WatchEvent(id="w", operation="insert", document="not json"))
+            await peer.send("watchevent", pb.WatchEvent(id="other", operation="insert", document="{}"))
+            await peer.send("watchevent", pb.WatchEvent(id="w", operation="delete", document='{"n": 2}'))
+
+    queued, changes = Seen(), Seen()
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        await client.register_queue("", queued)
+        await client.watch("agents", [], changes)
+        await until(lambda: len(queued.events) == 3 and len(changes.events) == 2)
+    assert queued.data == [1, "not json", 3]
+    assert [event.document for event in changes.events] == [{"n": 1}, {"n": 2}]
+
+
+async def test_an_upload_that_is_refused_settles_at_once_and_sends_no_more(tmp_path: Path) -> None:
+    parts = 0
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        nonlocal parts
+        if isinstance(message, pb.UploadRequest):
+            error = pb.ErrorResponse(message="Access denied", stack="/srv/app/upload.js:1")
+            await peer.send("error", error, rid=envelope.id)
+        parts += isinstance(message, pb.Stream)
+
+    with (path := tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        with pytest.raises(ServerRefused, match=r"^Access denied$"):
+            await client.upload(path)
+        assert client.is_connected
+    assert parts < 100
+
+
+@pytest.mark.parametrize("length", [4, 6])
+async def test_a_file_of_another_length_than_announced_is_not_kept(tmp_path: Path, length: int) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.QueryRequest):
+            found = pb.QueryResponse(results=json.dumps([{"_id": "f", "length": 5}]))
+            await peer.send("queryreply", found, rid=envelope.id)
+        else:
+            await peer.send("beginstream", pb.BeginStream(), rid=envelope.id)
+            await peer.send("stream", pb.Stream(data=b"x" * length), rid=envelope.id)
+            await peer.send("endstream", pb.EndStream(), rid=envelope.id)
+            await peer.send("downloadreply", pb.DownloadResponse(id="f", filename="f.txt"), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        with pytest.raises(Failed, match=f"5 bytes long but {length} arrived"):
+            await client.download("f", tmp_path)
+    assert names_in(tmp_path) == []
+
+
+async def test_a_file_whose_document_may_not_be_read_is_taken_as_it_comes(tmp_path: Path) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.QueryRequest):
+            await peer.send("error", pb.ErrorResponse(message="Access denied"), rid=envelope.id)
+        else:
+            await peer.send("stream", pb.Stream(data=b"abc"), rid=envelope.id)
+            await peer.send("downloadreply", pb.DownloadResponse(id="f", filename=".."), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        arrived = await client.download("a/../f", tmp_path)
+    assert arrived == tmp_path / "f"
+    assert arrived.read_bytes() == b"abc"
+
+
+async def test_a_download_that_stalls_times_out_and_one_that_is_slow_does_not(tmp_path: Path) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.QueryRequest):
+            await peer.send("queryreply", pb.QueryResponse(results="[]"), rid=envelope.id)
+            return
+        assert isinstance(message, pb.DownloadRequest)
+        for _ in range(6):
+            await asyncio.sleep(0.2)
+            await peer.send("stream", pb.Stream(data=b"part"), rid=envelope.id)
+        if message.id == "slow":
+            await peer.send("downloadreply", pb.DownloadResponse(filename="f"), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url, timeout_s=0.6) as client:
+        assert (await client.download("slow", tmp_path)).read_bytes() == b"part" * 6
+        (tmp_path / "f").unlink()
+        with pytest.raises(TimedOut):
+            await client.download("stalled", tmp_path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (pb.QueryResponse(results="not json"), ProtocolError),
+        (pb.QueryResponse(results='{"a": 1}'), ProtocolError),
+        (pb.QueryResponse(results="[1]"), ProtocolError),
+        (pb.ErrorResponse(), ServerRefused),
+    ],
+)
+async def test_replies_of_another_shape_are_refused(reply: Message, error: type[AgentError]) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        command = "error" if isinstance(reply, pb.ErrorResponse) else "queryreply"
+        await peer.send(command, reply, rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        with pytest.raises(error) as caught:
+            await client.query("c", {})
+        assert str(caught.value)
+        assert client.is_connected
+
+
+async def test_the_reply_to_another_command_is_refused() -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        await peer.send("countreply", pb.CountResponse(), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        with pytest.raises(ProtocolError):
+            await client.query("c", {})
+
+
+async def test_what_nobody_waits_for_and_what_nobody_knows_is_ignored() -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        await peer.send("newfangledevent")
+        await peer.send("error", pb.ErrorResponse(message="about nothing"))
+        await peer.send("queryreply", pb.QueryResponse(), rid="never asked")
+        await peer.send("stream", pb.Stream(data=b"x"), rid="never asked")
+        await peer.send("queueevent", pb.QueueEvent(queuename="nobody's"))
+        await peer.send("noop")
+        await peer.send("countreply", pb.CountResponse(result=1), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        assert await client.count("c", {}) == 1
+        assert await client.count("c", {}) == 1
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 64, b"\x05\0\0\0hello", "text"])
+async def test_garbage_ends_the_connection_and_not_the_client(garbage: bytes | str) -> None:
+    lost: list[AgentError] = []
+    spoken = False
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        nonlocal spoken
+        if not spoken:
+            spoken = True
+            await peer.socket.send(garbage)
+        else:
+            await peer.send("countreply", pb.CountResponse(result=1), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url, on_lost=lost.append) as client:
+        with pytest.raises(ConnectionLost):
+            await client.count("c", {})
+        assert await client.count("c", {}) == 1
+    assert isinstance(lost[0], ProtocolError)
+
+
+async def test_a_queue_that_is_refused_after_a_reconnection_keeps_nobody_else_away() -> None:
+    registrations: list[str] = []
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.RegisterQueueRequest):
+            registrations.append(message.queuename)
+            if registrations.count(message.queuename) > 1 and message.queuename == "a":
+                await peer.send("error", pb.ErrorResponse(message="Access denied"), rid=envelope.id)
+                return
+            reply = pb.RegisterQueueResponse(queuename=message.queuename)
+            await peer.send("registerqueuereply", reply, rid=envelope.id)
+        else:
+            await peer.socket.close()
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        await client.register_queue("a", Seen())
+        await client.register_queue("b", Seen())
+        with pytest.raises(ConnectionLost):
+            await client.count("c", {})
+        await until(lambda: client.is_connected)
+    assert registrations == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-OpenSSH_9\r\n", None])
+async def test_servers_of_another_kind_are_told_apart(answer: bytes | None) -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if answer is not None:
+            writer.write(answer)
+            writer.close()
+        else:
+            await reader.read()  # says nothing until the client goes
+            writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, odd_client(url, timeout_s=1) as client:
+        await until(lambda: client.last_error)
+        with pytest.raises(Unavailable) as caught:
+            await client.connected(0)
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Addresses, certificates, delays
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("ws://h:3000", "ws://h:3000/ws/v2"),
+        ("wss://h/", "wss://h/ws/v2"),
+        ("https://app.example.org", "wss://app.example.org/ws/v2"),
+        (" http://h:1/ws/v2 ", "ws://h:1/ws/v2"),
+        ("ws://[::1]:80/other/", "ws://[::1]:80/other"),
+    ],
+)
+def test_addresses_are_completed(given: str, meant: str) -> None:
+    assert websocket_url(given) == meant
+
+
+@pytest.mark.parametrize(
+    "url", ["", "h:3000", "grpc://h", "ws://", "ws://h:99999", "ws://h:x", "ws://[::1", "file:///x"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="wss://host"):
+        websocket_url(url)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Client("wss://user:hunter2@host", Credentials(), version="1")
+    assert "hunter2" not in str(caught.value)
+
+
+@given(st.integers(1, 10**6))
+def test_delays_grow_to_the_cap_and_vary(failures: int) -> None:
+    delay_s = Backoff(first_s=0.1, factor=2, cap_s=30, jitter=0.2).delay_s(failures)
+    plain = min(30, 0.1 * 2 ** min(failures - 1, 20))
+    assert plain * 0.8 <= delay_s <= plain * 1.2
+
+
+# A key of no value: it signs for "localhost" in this test only, until 2126.
+KEY = """-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgFcO57uE62QYUiv/H
+OdEBKOgTtKP0VoaYHubJPStlQZehRANCAAQbfqWBx7v/fdJhwesYhQ0T8MbueUfQ
+9yCNRotBj2OWW/Ep8S0K1dY/NOmhpPOqcpeO7pwdnl2rNYeAVXBTgB8n
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """-----BEGIN CERTIFICATE-----
+MIIBmjCCAUGgAwIBAgIUYbcLeSVnbZTYP+gisGAYjIddA4AwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTE2MDU0NVoYDzIxMjYxMDI4
+MTYwNTQ1WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQbfqWBx7v/fdJhwesYhQ0T8MbueUfQ9yCNRotBj2OWW/Ep8S0K1dY/
+NOmhpPOqcpeO7pwdnl2rNYeAVXBTgB8no28wbTAdBgNVHQ4EFgQUCXbKy4LPVpyL
+fzuKDtFxmrXQeGUwHwYDVR0jBBgwFoAUCXbKy4LPVpyLfzuKDtFxmrXQeGUwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDRwAwRAIgLJqlh0lRFrXRZCcKnJ9fSK0S1xfVgE98eUsGZkXWXKUCIBya
+I1ttUIWcDu08PnpRsKA45dILhyS4pPYSO0oxsiqj
+-----END CERTIFICATE-----
+"""
+
+
+@contextlib.asynccontextmanager
+async def tls_in_front_of(url: str, folder: Path) -> AsyncIterator[str]:
+    """A wss address that leads to a ws one."""
+    host, port = url.split("/")[2].split(":")
+    (folder / "cert.pem").write_text(KEY + CERTIFICATE)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert.pem")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"wss://localhost:{server.sockets[0].getsockname()[1]}/ws/v2"
+
+
+async def test_certificates_are_verified(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with tls_in_front_of(hub.url, tmp_path) as url:
+        async with Client(url, hub.password, version="1", backoff=QUICKLY) as client:
+            with pytest.raises(Unavailable, match="SSL_CERT_FILE"):
+                await client.connected(2)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        async with Client(url, hub.password, version="1", backoff=QUICKLY) as client:
+            assert (await client.connected()).username == hub.ready["username"]
+        async with Client(url.replace("localhost", "127.0.0.2"), hub.password, version="1", backoff=QUICKLY) as client:
+            with pytest.raises(Unavailable):
+                await client.connected(2)
