@@ -98,16 +98,16 @@ def with_stored_names(value: Any, what: str) -> Any:
 
 def wire(value: Any) -> str:
     """JSON text for a client: dates in ISO 8601 with milliseconds, dots back in names."""
-    data = orjson.dumps(value, default=str)
+    data = orjson.dumps(value, default=str, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     if DOT.encode() in data:
-        data = orjson.dumps(_shown(value), default=str)
+        data = orjson.dumps(_shown(value), default=str, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     return data.decode()
 
 
 def stored(document: dict[str, Any]) -> str:
     """The text that is stored. Raises `InvalidInput` when the document cannot be."""
     try:
-        data = orjson.dumps(document, default=_marked)
+        data = orjson.dumps(document, default=_marked, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise InvalidInput(f"The document cannot be stored: {error}.") from error
     if len(data) > MAX_SIZE:

@@ -1,0 +1,66 @@
+"""A command as its function gets it: who asks, on which connection, and the way to the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jupyter_agent.errors import AccessDenied
+from jupyter_agent.hub import agents, files, users
+from jupyter_agent.hub.callers import Caller, Document
+from jupyter_agent.hub.connection import Connection
+from jupyter_agent.hub.operations import Collection, Guard
+from jupyter_agent.hub.services import Services
+from jupyter_agent.hub.store import Documents
+
+T = TypeVar("T")
+
+BIG = 20_000
+"""Characters of JSON that are worth a thread: they would hold up the event loop."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command of one client; ``id`` is its envelope's."""
+
+    services: Services
+    connection: Connection
+    caller: Caller
+    id: str
+
+    async def read(self, collection: str, job: Callable[[Collection], T]) -> T:
+        """Run ``job`` on a collection as this caller sees it."""
+        return await self.services.store.read(lambda documents: job(self._open(documents, collection)))
+
+    async def write(self, collection: str, job: Callable[[Collection], T]) -> T:
+        """The same for a job that writes; all of it is on disk when this returns, or nothing is."""
+        return await self.services.store.write(lambda documents: job(self._open(documents, collection)))
+
+    def _open(self, documents: Documents, collection: str) -> Collection:
+        return Collection(documents, self.caller, collection, guard=GUARDS.get(collection))
+
+
+async def off_loop(text: str, work: Callable[[], T]) -> T:
+    """Do ``work`` on ``text``: at once, or in a thread when the text is long."""
+    return work() if len(text) < BIG else await asyncio.to_thread(work)
+
+
+def admins_only(_documents: Documents, caller: Caller, _old: Document | None, _new: Document | None) -> None:
+    """The rule of collections that hold what the hub itself goes by."""
+    if not caller.is_admin:
+        raise AccessDenied("Access denied: only admins may change this collection.")
+
+
+GUARDS: dict[str, Guard] = {
+    "users": users.guard,
+    "agents": agents.guard,
+    "fs.files": files.guard,
+    "config": admins_only,
+    "audit": admins_only,
+    "oauthtokens": admins_only,
+}
+
+Command = Callable[[Call, Any], Any]
+"""``async def command(call, request) -> reply``, both messages of the protocol."""

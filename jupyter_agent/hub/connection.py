@@ -1,0 +1,252 @@
+"""One client's connection: its envelopes in and out, its requests under way, who it is signed in as.
+
+It knows how answers, events and streams travel, and refuses to know what any command does: that is ``perform``, which
+it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
+
+from jupyter_agent.errors import AgentError, ProtocolError
+from jupyter_agent.hub.documents import new_id
+from jupyter_agent.openflow.proto.openiap_pb2 import BeginStream, EndStream, Envelope, ErrorResponse, Stream
+from jupyter_agent.openflow.protocol import Session, unpack
+
+LOG = logging.getLogger(__name__)
+
+MAX_REQUESTS = 64
+"""Requests of one connection under way at once; what comes then waits in the network."""
+
+MAX_UPLOADS = 16
+MAX_UNSENT = 64 << 20
+"""Bytes of events that wait for a slow client before it is disconnected; when it comes back it reads anew."""
+
+STREAM_PARTS = frozenset({"beginstream", "stream", "endstream"})
+UNANSWERED = frozenset({"ping", "pong", "noop"})
+IN_TURN = frozenset({"signin"})
+"""Commands that are done before what follows is looked at, so that a client need not wait for the answer."""
+
+NORMAL, PROTOCOL_BROKEN, TRY_AGAIN = 1000, 1002, 1013
+
+
+class Transport(Protocol):
+    """What a connection needs of the network."""
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Queue bytes at once, in order; the result is done when the network has taken them."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection."""
+
+
+class Upload:
+    """The parts of a file on their way in."""
+
+    def __init__(self) -> None:
+        self._parts: asyncio.Queue[bytes | None] = asyncio.Queue(8)
+        self._is_wanted = True
+
+    async def put(self, part: bytes | None) -> None:
+        """Hand on a part, ``None`` for the end; waits while earlier ones are being written."""
+        if self._is_wanted:
+            await self._parts.put(part)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._until_the_end()
+
+    async def _until_the_end(self) -> AsyncIterator[bytes]:
+        while (part := await self._parts.get()) is not None:
+            yield part
+
+    def drop(self) -> None:
+        """Let the rest of the parts go by."""
+        self._is_wanted = False
+        while not self._parts.empty():
+            self._parts.get_nowait()
+
+
+Perform = Callable[["Connection", Envelope, Message], Awaitable[Message]]
+
+
+class Connection:
+    """A connection from its first byte to its last."""
+
+    def __init__(self, transport: Transport, perform: Perform, *, remote: str) -> None:
+        self.id = new_id()
+        self.remote = remote
+        self.user: str | None = None
+        self.kind = ""
+        self.version = ""
+        self.wants_pings = True
+        self.expires_s = 0.0
+        self.opened_s = self.heard_s = time.monotonic()
+        self._transport = transport
+        self._perform = perform
+        self._session = Session()
+        self._slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._uploads: dict[str, Upload] = {}
+        self._unsent = 0
+        self._requests: asyncio.TaskGroup | None = None
+        self._is_served = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.kind or 'new'} from {self.remote}, user {self.user}>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self._closed.is_set()
+
+    def sign_in(self, user: str, *, kind: str, version: str, pings: bool, expires_s: float) -> None:
+        """From now on requests are made as this user; ``expires_s`` (since 1970) is when the token does."""
+        self.user, self.kind, self.version = user, kind, version
+        self.wants_pings, self.expires_s = pings, expires_s
+
+    async def serve(self) -> None:
+        """Own the requests under way, until the connection ends; then cancel them."""
+        try:
+            async with asyncio.TaskGroup() as self._requests:
+                self._requests.create_task(self._until_closed())
+                self._is_served.set()
+        except* _Closed:
+            pass
+
+    async def receive(self, data: bytes) -> None:
+        """Take bytes from the network; waits while too much is under way."""
+        self.heard_s = time.monotonic()
+        await self._is_served.wait()
+        try:
+            for envelope in self._session.receive(data):
+                if self.is_closed:
+                    return
+                await self._take(envelope)
+        except ProtocolError as error:
+            LOG.warning("%r is closed: %s", self, error)
+            self.close(PROTOCOL_BROKEN, str(error))
+
+    def send(self, command: str, message: Message | None = None, *, rid: str = "") -> Awaitable[None]:
+        """Queue an envelope; the result is done when the network has taken it.
+
+        Raises `InvalidInput` for one that is too long.
+        """
+        data = self._session.envelope(command, message, rid=rid)
+        return self._transport.write(data)
+
+    def push(self, command: str, message: Message | None = None) -> None:
+        """Send an event. A client that does not take them in time is disconnected."""
+        if self.is_closed:
+            return
+        if self._unsent > MAX_UNSENT:
+            LOG.warning("%r is closed: it does not take its events", self)
+            self.close(TRY_AGAIN, "too slow")
+            return
+        try:
+            data = self._session.envelope(command, message)
+        except AgentError as error:
+            LOG.warning("%r was not sent a %s: %s", self, command, error)
+            return
+        self._unsent += len(data)
+        sent = asyncio.ensure_future(self._transport.write(data))
+        sent.add_done_callback(lambda done: self._was_sent(len(data), done))
+
+    async def send_file(self, rid: str, parts: AsyncIterator[bytes]) -> None:
+        """Send the parts of a file as a stream that belongs to the request ``rid``."""
+        part = await anext(parts, b"")  # before anything is sent: it may be missing
+        await self.send("beginstream", BeginStream(), rid=rid)
+        while part:
+            await self.send("stream", Stream(data=part), rid=rid)
+            part = await anext(parts, b"")
+        await self.send("endstream", EndStream(), rid=rid)
+
+    def upload(self, rid: str) -> Upload:
+        """The stream that belongs to the request ``rid``."""
+        return self._uploads[rid]
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """End the connection, once."""
+        if not self.is_closed:
+            self._closed.set()
+            self._transport.close(code, reason[:100])
+
+    def lost(self) -> None:
+        """The network says that the connection has ended."""
+        self._closed.set()
+
+    async def _until_closed(self) -> None:
+        await self._closed.wait()
+        for upload in self._uploads.values():
+            upload.drop()
+        raise _Closed
+
+    def _was_sent(self, size: int, done: asyncio.Future[None]) -> None:
+        self._unsent -= size
+        if not done.cancelled():
+            done.exception()  # a connection that is gone is noticed elsewhere
+
+    async def _take(self, envelope: Envelope) -> None:
+        command = envelope.command.lower()
+        if command in STREAM_PARTS:
+            await self._take_part(command, envelope)
+        elif command in UNANSWERED or command.endswith("reply") or command == "error":
+            pass
+        elif command in IN_TURN:
+            await self._answer(command, envelope)
+        else:
+            await self._start(command, envelope)
+
+    async def _take_part(self, command: str, envelope: Envelope) -> None:
+        upload = self._uploads.get(envelope.rid)
+        if upload is None:  # refused already
+            return
+        if command == "stream":
+            part = unpack(envelope)
+            await upload.put(part.data if isinstance(part, Stream) else b"")
+        elif command == "endstream":
+            await upload.put(None)
+
+    async def _start(self, command: str, envelope: Envelope) -> None:
+        if command == "upload":
+            if len(self._uploads) >= MAX_UPLOADS or envelope.id in self._uploads:
+                await self._refuse(envelope, f"At most {MAX_UPLOADS} uploads, each with an id, can be under way.")
+                return
+            self._uploads[envelope.id] = Upload()  # at once: its first parts may be right behind
+        else:
+            await self._slots.acquire()
+        if self._requests is not None and not self.is_closed:
+            self._requests.create_task(self._serve_request(command, envelope))
+
+    async def _serve_request(self, command: str, envelope: Envelope) -> None:
+        try:
+            await self._answer(command, envelope)
+        finally:
+            if command == "upload":
+                self._uploads.pop(envelope.id).drop()
+            else:
+                self._slots.release()
+
+    async def _answer(self, command: str, envelope: Envelope) -> None:
+        """Do what is asked and send the reply, or what stands in the way of it."""
+        try:
+            reply = await self._perform(self, envelope, unpack(envelope))
+            sent = self.send(f"{command}reply", reply, rid=envelope.id)
+        except AgentError as error:
+            sent = self._refuse(envelope, str(error))
+        except Exception:  # of ours: logged, and of no use to the client
+            LOG.exception("a %s of %r failed", command, self)
+            sent = self._refuse(envelope, f"The hub could not do this {command} because of a fault of its own.")
+        await sent
+
+    def _refuse(self, envelope: Envelope, message: str) -> Awaitable[None]:
+        return self.send("error", ErrorResponse(message=message), rid=envelope.id)
+
+
+class _Closed(Exception):
+    """Ends the task group of a connection."""

@@ -1,0 +1,200 @@
+"""Files: their contents in a folder, named by id, and their documents in ``fs.files``.
+
+A content is complete and on disk before its document is, and goes after it: what has no document is an orphan of a
+crash, removed at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, Unavailable
+from jupyter_agent.hub.callers import Caller, Document, checked_acl, granted
+from jupyter_agent.hub.documents import Date
+from jupyter_agent.hub.filters import compile_filter
+from jupyter_agent.hub.operations import Collection
+from jupyter_agent.hub.store import Change, Documents, Store
+from jupyter_agent.openflow import rights
+from jupyter_agent.openflow.protocol import CHUNK
+from jupyter_agent.openflow.rights import Right
+
+T = TypeVar("T")
+
+COLLECTION = "fs.files"
+PIECE = 261_120
+"""Bytes of a piece in GridFS; a fact about files that clients may look at, not how they are kept here."""
+
+FIXED = ("length", "chunkSize", "uploadDate")
+ALL = compile_filter({})
+
+
+class Files:
+    """The contents of files. `prepare` before use, `close` after."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self._folder = folder
+        self._store = store
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="files")
+        store.follow(self._follow)
+
+    async def prepare(self) -> None:
+        """Make the folder, and remove what a crash left in it."""
+        known = await self._store.read(_ids)
+        await self._in_thread(_tidy, self._folder, known)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown()
+
+    async def receive(self, id: str, parts: AsyncIterable[bytes]) -> int:  # noqa: A002 - what OpenFlow calls it
+        """Keep a content; its length in bytes. Nothing is left where this fails.
+
+        Raises `Unavailable` when the disk is full.
+        """
+        temporary = self._folder / f"{id}.part"
+        try:
+            file = await self._in_thread(_create, temporary)
+            try:
+                async for part in parts:
+                    await self._in_thread(file.write, part)
+            except BaseException:
+                await self._in_thread(file.close)
+                raise
+            return await self._in_thread(_finish, file, temporary, self._folder / id)
+        except OSError as error:
+            await self._in_thread(_remove, temporary)
+            raise _unavailable(error, self._folder) from error
+        except BaseException:
+            await asyncio.shield(self._in_thread(_remove, temporary))
+            raise
+
+    async def send(self, id: str) -> AsyncGenerator[bytes]:  # noqa: A002
+        """The content of a file in parts. Raises `NotFound` when it is lost."""
+        try:
+            file = await self._in_thread(_open, self._folder / id)
+        except OSError as error:
+            raise NotFound(f"The content of the file {id} is missing.") from error
+        try:
+            while part := await self._in_thread(file.read, CHUNK):
+                yield part
+        finally:
+            file.close()
+
+    async def forget(self, id: str) -> None:  # noqa: A002
+        """Remove a content whose document was not written."""
+        await self._in_thread(_remove, self._folder / id)
+
+    def _follow(self, changes: list[Change]) -> None:
+        for change in changes:
+            if change.collection == COLLECTION and change.operation == "delete":
+                self._threads.submit(_remove, self._folder / change.document["_id"])
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def guard(documents: Documents, _caller: Caller, old: Document | None, new: Document | None) -> None:
+    """The rules of ``fs.files``: made by upload alone, never changed in content, not deleted while in use."""
+    if old is None:
+        raise InvalidInput("Files are made by upload.")
+    if new is None:
+        _check_unused(documents, old["_id"])
+        return
+    if not isinstance(new.get("filename"), str):
+        raise InvalidInput("A file's filename must be a text.")
+    new.update({name: old[name] for name in FIXED})
+
+
+def insert(documents: Documents, caller: Caller, item: Document) -> Document:
+    """The document of a file that was uploaded; ``item`` has ``_id``, filename, length, contentType and metadata.
+
+    Only the uploader and the *filestore admins* get rights; ``_acl`` in the metadata adds to these.
+    """
+    acl = checked_acl(item["metadata"].get("_acl") or [])
+    acl = granted([*acl], rights.FILESTORE_ADMINS, "filestore admins", Right.FULL)
+    metadata = {"name": item["filename"], **item["metadata"], "_acl": acl}
+    new = {**item, "chunkSize": PIECE, "uploadDate": Date.now(), "metadata": metadata}
+    return Collection(documents, caller, COLLECTION).insert(new)
+
+
+def readable(documents: Documents, caller: Caller, id: str) -> Document:  # noqa: A002
+    """The document of a file whose content the caller may have: by itself, or as the archive of a package.
+
+    Raises `AccessDenied`.
+    """
+    document = documents.get(COLLECTION, id)
+    if document is not None and caller.may(COLLECTION, document, Right.READ):
+        return document
+    packages = documents.find("agents", compile_filter({"_type": "package", "fileid": {"$eq": id}}))
+    if document is not None and any(caller.may("agents", package, Right.READ) for package in packages):
+        return document
+    raise AccessDenied(f"item {id} not found in {COLLECTION} or Access Denied")
+
+
+def named(documents: Documents, caller: Caller, filename: str) -> Document:
+    """The newest file of this name that the caller may read. Raises `AccessDenied`."""
+    files = Collection(documents, caller, COLLECTION).readable(compile_filter({"filename": {"$eq": filename}}))
+    newest = max(files, key=lambda document: document["uploadDate"].ms, default=None)
+    if newest is None:
+        raise AccessDenied(f"item {filename} not found in {COLLECTION} or Access Denied")
+    return newest
+
+
+def _check_unused(documents: Documents, id: str) -> None:  # noqa: A002
+    for collection, field in (("agents", "fileid"), ("workitems", "files._id")):
+        user = next(documents.find(collection, compile_filter({field: {"$eq": id}})), None)
+        if user is not None:
+            what = f"{user.get('_type')} {user.get('name') or user['_id']}"
+            raise Conflict(f"Cannot delete file, it is in use by an agent/workitem ({what}).")
+
+
+def _ids(documents: Documents) -> set[str]:
+    return {document["_id"] for document in documents.find(COLLECTION, ALL)}
+
+
+def _tidy(folder: Path, known: set[str]) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in known:
+            _remove(path)
+
+
+def _create(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _finish(file: IO[bytes], temporary: Path, path: Path) -> int:
+    """Bring a content to the disk and give it its name."""
+    with file:
+        file.flush()
+        os.fsync(file.fileno())
+        length = file.tell()
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return length
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _unavailable(error: OSError, folder: Path) -> Unavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(f"The disk that holds {folder} is full: free some space and try again. Nothing was kept.")
+    return Unavailable(f"The file could not be kept in {folder} ({error.strerror}).")

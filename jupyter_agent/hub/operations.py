@@ -1,0 +1,238 @@
+"""What the database commands do to documents: rights, the fields the server owns, versions.
+
+Each runs inside one job of the store (`Documents`), so each is one transaction. A collection with rules of its own has
+a guard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import orjson
+
+from jupyter_agent.errors import AccessDenied, InvalidInput
+from jupyter_agent.hub.callers import Caller, Document, checked_acl, owned, security
+from jupyter_agent.hub.documents import Date, new_id, wire
+from jupyter_agent.hub.filters import Filter, compile_filter
+from jupyter_agent.hub.results import Order, Projection, page
+from jupyter_agent.hub.store import Documents
+from jupyter_agent.hub.updates import check_update, updated
+from jupyter_agent.openflow.rights import Right
+
+Guard = Callable[[Documents, Caller, Document | None, Document | None], None]
+"""Rules of one collection, called with the old and the new document (``None``: there is none) before it is written.
+
+It may change the new document, and raises `AgentError` for what may not be.
+"""
+
+TOP = 500
+"""How many documents a query returns when it does not say."""
+
+MAX_RESULT = 128 << 20
+"""Bytes of a query's result."""
+
+STAMPS = ("_created", "_createdby", "_createdbyid", "_modified", "_modifiedby", "_modifiedbyid", "_version")
+COLLECTION = re.compile(r"[^\0$]{1,120}")
+
+
+def collection_name(given: str) -> str:
+    """The collection that a client means. Raises `InvalidInput` for what is no name of one."""
+    name = given.strip()
+    if not COLLECTION.fullmatch(name) or name.startswith("system.") or name.endswith(".chunks"):
+        raise InvalidInput(f"{given!r} is not the name of a collection." if name else "The collectionname is missing.")
+    return "fs.files" if name == "files" else name
+
+
+class Collection:
+    """A collection as one caller sees it in one job of the store."""
+
+    def __init__(self, documents: Documents, caller: Caller, name: str, *, guard: Guard | None = None) -> None:
+        self._documents = documents
+        self._caller = caller
+        self._name = name
+        self._guard = guard
+
+    def query(
+        self, wanted: Filter, *, order: Order = (), skip: int = 0, top: int = 0, projection: Projection | None = None
+    ) -> str:
+        """A JSON array of the documents that match and that the caller may read."""
+        if skip < 0 or top < 0:
+            raise InvalidInput("top and skip cannot be negative.")
+        texts, size = [], 0
+        for document in page(self.readable(wanted), order, skip, top or TOP):
+            texts.append(wire(projection(document) if projection and not self._holds_files else document))
+            size += len(texts[-1])
+            if size > MAX_RESULT:
+                raise InvalidInput(
+                    f"The result is bigger than {MAX_RESULT >> 20} MiB: ask for fewer documents with top."
+                )
+        return f"[{','.join(texts)}]"
+
+    def count(self, wanted: Filter) -> int:
+        """How many documents match that the caller may read."""
+        return sum(1 for _ in self.readable(wanted))
+
+    def readable(self, wanted: Filter) -> Iterator[Document]:
+        """The documents that match and that the caller may read."""
+        return (each for each in self._documents.find(self._name, wanted) if self._may(each, Right.READ))
+
+    def insert(self, item: Document) -> Document:
+        """Insert a document; the id is made where it has none. Raises `Conflict` when the id is taken."""
+        new = {"_id": _id(item), **{name: value for name, value in item.items() if name != "_id"}}
+        owner = self._security(new)
+        owner["_acl"] = owned(checked_acl(owner.get("_acl") or []), self._caller)
+        now, name, id = Date.now(), self._caller.name, self._caller.id  # noqa: A001 - what OpenFlow calls it
+        owner |= dict(zip(STAMPS, (now, name, id, now, name, id, 0), strict=True))
+        self._check(None, new)
+        self._documents.insert(self._name, new)
+        return new
+
+    def update_one(self, item: Document) -> Document:
+        """Replace a document by its ``_id``; fields that begin with ``_`` stay where ``item`` leaves them out."""
+        old = self._writable(item.get("_id"))
+        new = _merged(old, item)
+        if self._holds_files:
+            new["metadata"] = _merged(old["metadata"], self._security(item))
+        self._restore(old, new)
+        self._check(old, new)
+        if _same(old, new):
+            return old
+        self._stamp(new)
+        if "_version" in new:
+            new["_version"] += 1
+        self._documents.replace(self._name, old, new)
+        return new
+
+    def update_document(self, wanted: Filter, update: Document) -> tuple[int, int]:
+        """Apply update operators to all that match and that the caller may update: number matched, number changed."""
+        check_update(update)
+        matched = self._matched(wanted, Right.READ | Right.UPDATE)
+        return len(matched), sum(self._update(old, update) for old in matched)
+
+    def insert_or_update(self, names: str, item: Document) -> Document:
+        """Update the one document that has the same values in the fields ``names`` (``_id`` if empty), or insert.
+
+        Raises `InvalidInput` when several have.
+        """
+        fields = [name.strip() for name in names.split(",") if name.strip()] or ["_id"]
+        found: list[Document] = []
+        if fields != ["_id"] or item.get("_id"):
+            found = list(self.readable(compile_filter({name: {"$eq": item.get(name)} for name in fields})))
+        if len(found) > 1:
+            raise InvalidInput(f"{len(found)} documents have the same {', '.join(fields)}: none was changed.")
+        return self.update_one({**item, "_id": found[0]["_id"]}) if found else self.insert(item)
+
+    def delete_one(self, id: str) -> int:  # noqa: A002 - what OpenFlow calls it
+        """Delete a document: 1, or 0 when there is none that the caller may read."""
+        old = self._documents.get(self._name, id)
+        if old is None or not self._may(old, Right.READ):
+            return 0
+        if not self._may(old, Right.DELETE):
+            raise AccessDenied(f"Access denied: you may not delete {id} in {self._name}.")
+        self._delete(old)
+        return 1
+
+    def delete_many(self, wanted: Filter) -> int:
+        """Delete all that match and that the caller may delete; their number."""
+        matched = self._matched(wanted, Right.READ | Right.DELETE)
+        for old in matched:
+            self._delete(old)
+        return len(matched)
+
+    def with_password(self, user: Document, hashed: str | None) -> Document:
+        """Set a user's password, where one is given; the user."""
+        if hashed is not None and user["_type"] == "user":
+            self._documents.set_password(user["_id"], hashed)
+        return user
+
+    @property
+    def _holds_files(self) -> bool:
+        return self._name.endswith(".files")
+
+    def _may(self, document: Document, right: Right) -> bool:
+        return self._caller.may(self._name, document, right)
+
+    def _matched(self, wanted: Filter, right: Right) -> list[Document]:
+        return [each for each in self._documents.find(self._name, wanted) if self._may(each, right)]
+
+    def _writable(self, id: object) -> Document:  # noqa: A002 - what OpenFlow calls it
+        if not isinstance(id, str) or not id:
+            raise InvalidInput("The item has no _id: updateone needs the _id of the document that it replaces.")
+        old = self._documents.get(self._name, id)
+        if old is None or not self._may(old, Right.READ):
+            raise AccessDenied(f"item {id} not found in {self._name} or Access Denied")
+        if not self._may(old, Right.UPDATE):
+            raise AccessDenied(f"Access denied: you may not update {id} in {self._name}.")
+        return old
+
+    def _update(self, old: Document, update: Document) -> bool:
+        new = updated(old, update, Date.now())
+        if new.get("_id") != old["_id"]:
+            raise InvalidInput("The _id of a document cannot be changed.")
+        self._restore(old, new)
+        self._security(new)["_type"] = self._security(old)["_type"]
+        self._check(old, new)
+        if _same(old, new):
+            return False
+        self._stamp(new)
+        self._documents.replace(self._name, old, new, "update")
+        return True
+
+    def _delete(self, old: Document) -> None:
+        if self._guard is not None:
+            self._guard(self._documents, self._caller, old, None)
+        self._documents.delete(self._name, old)
+
+    def _check(self, old: Document | None, new: Document) -> None:
+        owner = self._security(new)
+        owner["_type"] = _type(owner.get("_type") or "unknown")
+        owner["_acl"] = checked_acl(owner.get("_acl") or owned([], self._caller))
+        if "_encrypt" in owner:
+            raise InvalidInput("This hub does not encrypt fields (_encrypt): nothing was stored.")
+        if self._guard is not None:
+            self._guard(self._documents, self._caller, old, new)
+
+    def _security(self, document: Document) -> Document:
+        if self._holds_files and not isinstance(document.get("metadata"), dict):
+            raise InvalidInput("The metadata of a file must be an object.")
+        return security(self._name, document)
+
+    def _restore(self, old: Document, new: Document) -> None:
+        """Put back what only the server may change."""
+        before, owner = self._security(old), self._security(new)
+        for name in STAMPS:
+            owner.pop(name, None)
+            if name in before:
+                owner[name] = before[name]
+
+    def _stamp(self, new: Document) -> None:
+        caller = self._caller
+        self._security(new).update(_modified=Date.now(), _modifiedby=caller.name, _modifiedbyid=caller.id)
+
+
+def _merged(old: Document, item: Document) -> Document:
+    """``item`` with what it leaves out of the fields that begin with ``_``; a null in one of these removes it."""
+    kept = {name: value for name, value in old.items() if name.startswith("_")}
+    return {name: value for name, value in (kept | item).items() if value is not None or not name.startswith("_")}
+
+
+def _id(item: Document) -> str:
+    id = item.get("_id") or new_id()  # noqa: A001 - what OpenFlow calls it
+    if not isinstance(id, str) or len(id) > 200 or "\0" in id:  # noqa: PLR2004 - ids are short
+        raise InvalidInput("An _id must be a text of at most 200 characters.")
+    return id
+
+
+def _type(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput("_type must be a text.")
+    return value.lower()
+
+
+def _same(old: Document, new: Document) -> bool:
+    return _sorted(old) == _sorted(new)
+
+
+def _sorted(document: Document) -> bytes:
+    return orjson.dumps(document, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS)
