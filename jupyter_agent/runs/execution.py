@@ -26,7 +26,7 @@ READ_BYTES = 64 << 10
 EVENTS_PAUSE_S = 0.1
 """Between two looks at the size of the event file."""
 
-FIRST_LOOKS_S = (0.05, 0.2)
+FIRST_LOOKS_S = (0.02, 0.2)
 """A run's use of memory and CPU is first looked at this soon, so that short ones have figures, too."""
 
 LOOK_PAUSE_S = 1.0

@@ -187,7 +187,7 @@ class Supervisor:
             return _changes(not_started(run.stop, None))
         try:
             return await self._take_turn(run, prepare)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this run and of no other
+        except Exception as error:
             if not isinstance(error, AgentError | OSError):
                 log.warning("Run %s failed", run.row.id, exc_info=True)
             return _changes(not_started(run.stop, error))
