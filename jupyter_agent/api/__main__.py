@@ -100,7 +100,7 @@ class Process:
 
     def _run_changed(self, row: RunRow) -> None:
         self._events.send("run", row.id, lambda: {"event": "run", "run": run_json(row, self._output_size(row))})
-        if row.state.ended or row.state == "queued":
+        if row.ended or row.state == "queued":
             self._status_changed()
 
     def _output_size(self, row: RunRow) -> int:

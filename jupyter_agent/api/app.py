@@ -31,8 +31,8 @@ from jupyter_agent.api.reports import html_report
 from jupyter_agent.api.values import PublishBody, RunBody, TargetBody, package_json, run_json
 from jupyter_agent.errors import AgentError, InvalidInput, NotFound
 from jupyter_agent.packages import publish
-from jupyter_agent.runs import OutputLog
-from jupyter_agent.state import RunRow, RunState
+from jupyter_agent.runs import OutputLog, artifact_path
+from jupyter_agent.state import RunRow
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +129,7 @@ class Handler(web.RequestHandler):
     async def row(self, run_id: str) -> RunRow:
         """The run with this id. Raises ``NotFound``."""
         live = self.agent.supervisor.live(run_id)
-        row = live.row if live else await self.agent.state.get(run_id)
-        if row is None:
-            raise NotFound(f"There is no run {run_id}.")
-        return row
+        return live.row if live else await self.agent.state.get(run_id)
 
     def output(self, row: RunRow) -> OutputLog:
         """The run's output, live or as it was left."""
@@ -214,11 +211,8 @@ class Runs(Handler):
 
     async def get(self) -> None:
         """Runs, newest first, a page at a time."""
-        state = self.get_query_argument("state", None)
-        if state is not None and state not in tuple(RunState):
-            raise InvalidInput(f"There is no state {state!r}: it is one of {', '.join(RunState)}.")
         rows, cursor = await self.agent.state.runs(
-            state=RunState(state) if state else None,
+            state=self.get_query_argument("state", None),
             package=self.get_query_argument("package", None),
             limit=max(1, self.whole_number("limit", 50, MAX_RUNS_PAGE)),
             cursor=self.get_query_argument("cursor", None),
@@ -344,12 +338,10 @@ class Artifact(Handler):
 
     async def _file(self, row: RunRow, name: str) -> Path:
         folder = Path(row.folder)
+        if any(artifact["name"] == name for artifact in row.artifacts):
+            return await asyncio.to_thread(artifact_path, folder, name)
         if name == "output.html":
             return await html_report(folder, tag=row.id)
-        if any(artifact["name"] == name for artifact in row.artifacts):
-            for path in (folder / "artifacts" / name, folder / name):
-                if path.is_file():
-                    return path
         raise NotFound(f"Run {row.id} has left no file {name!r}.")
 
 
