@@ -37,6 +37,9 @@ export interface IAgentAPI {
 /** How many runs the list holds. */
 export const RUNS_SHOWN = 50;
 
+/** Packages are asked of OpenFlow, which counts requests: without news about them they are read again this seldom. */
+const PACKAGES_MS = 5 * 60_000;
+
 /** What changed: listeners that show something else need not look. */
 export type Change = 'status' | 'packages' | 'runs';
 
@@ -123,8 +126,8 @@ export class AgentModel implements IAgentModel {
 
   /** Take in an event of the agent. */
   apply(event: IAgentEvent): void {
-    if (event.status) {
-      this._take(event.status);
+    if (event.status && this._take(event.status)) {
+      void this.refresh();
     }
     if (event.run) {
       this._hear(event.run);
@@ -206,7 +209,10 @@ export class AgentModel implements IAgentModel {
     await this._quietly(async () => {
       this._take(await this._api.status());
       if (this._status?.agent) {
-        await Promise.all([this._readRuns(), this._readPackages()]);
+        await this._readRuns();
+        if (this._status.connected && this.now() >= this._packagesDue) {
+          await this._readPackages();
+        }
       }
     });
   }
@@ -230,23 +236,28 @@ export class AgentModel implements IAgentModel {
 
   private async _readPackages(): Promise<void> {
     const packages = await this._api.packages();
+    this._packagesDue = this.now() + PACKAGES_MS;
     if (JSON.stringify(packages) !== JSON.stringify(this._packages)) {
       this._packages = packages;
       this._changed.emit('packages');
     }
   }
 
-  private _take(status: IStatus): void {
-    const before = JSON.stringify([this._reach, this._status]);
-    const pid = this._status?.agent?.pid;
+  /** Keep a status; whether it is of another agent than before, or of one that has now found its OpenFlow. */
+  private _take(status: IStatus): boolean {
+    const before = this._status;
+    const changed = this._reach !== 'answering' || JSON.stringify(before) !== JSON.stringify(status);
     this._reach = 'answering';
     this._status = status;
-    if (JSON.stringify([this._reach, status]) !== before) {
+    if (changed) {
       this._changed.emit('status');
     }
-    if (pid !== status.agent?.pid && status.agent && this._round === null) {
-      void this.refresh();
+    const other = status.agent !== null && status.agent.pid !== before?.agent?.pid;
+    const connected = status.connected && !before?.connected;
+    if (other || connected) {
+      this._packagesDue = 0;
     }
+    return other || connected;
   }
 
   /** A run with news about itself: it belongs in the list. */
@@ -307,6 +318,8 @@ export class AgentModel implements IAgentModel {
   private _starting = false;
   private _status: IStatus | null = null;
   private _packages: readonly IPackage[] | null = null;
+  /** When the packages are to be read again: by the server's clock, milliseconds since the epoch. */
+  private _packagesDue = 0;
   private _runs: readonly IRun[] | null = null;
   private readonly _known = new Map<string, IRun>();
   private _listed = new Set<string>();

@@ -130,9 +130,9 @@ function Connection({ model, commands, trans }: IShared): React.ReactElement {
 
 function Packages({ model, commands, trans }: IShared): React.ReactElement {
   const packages = useModel(model, 'packages', it => it.packages);
-  const running = useModel(model, 'status', it => it.running);
+  const connected = useModel(model, 'status', it => it.running && it.status?.connected === true);
   if (packages === null) {
-    return <Empty>{running ? trans.__('Reading …') : trans.__('Shown when the agent runs.')}</Empty>;
+    return <Empty>{connected ? trans.__('Reading …') : trans.__('Shown when the agent is connected.')}</Empty>;
   }
   if (packages.length === 0) {
     return (

@@ -117,16 +117,18 @@ export class RunView extends Panel {
   /** A run that is not in the list is read as soon as there is an agent to ask: looking at it does not start one. */
   private async _load(): Promise<void> {
     const { model } = this._options;
-    if (this._loading || !model.running || model.find(this.runId)) {
+    const known = model.find(this.runId);
+    if (this._loading || !model.running || (known && (hasEnded(known) || model.runs?.includes(known)))) {
       return;
     }
     this._loading = true;
     try {
       await model.load(this.runId);
+      this._trouble = null;
     } catch (error) {
       this._trouble = sentence(error);
-      this.changed.emit();
     } finally {
+      this.changed.emit();
       this._loading = false;
     }
   }
@@ -263,9 +265,9 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
           <span>{run.progress?.label ?? ''}</span>
         </div>
       )}
-      {run.error ? (
+      {(run.error ?? view.trouble) ? (
         <div className="jp-agent-Trouble" role="alert">
-          {run.error}
+          {run.error ?? view.trouble}
         </div>
       ) : null}
       <Facts run={run} trans={trans} />

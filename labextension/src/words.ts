@@ -179,7 +179,7 @@ export function connectionWords(
     return {
       tone: 'quiet',
       word: words.__('Not running'),
-      sentence: status.error ?? words.__('Nothing runs and nothing is scheduled until the agent is started.')
+      sentence: status.error ?? words.__('Packages can be run when it is started.')
     };
   }
   if (!status.connected) {

@@ -42,6 +42,7 @@ class World implements IAgentAPI {
   has: IRun[] = [];
   published: IPackage[] = [];
   calls: string[] = [];
+  clock = 1_000_000;
   /** Answers wait for this. */
   gate: Promise<void> = Promise.resolve();
 
@@ -117,7 +118,7 @@ class World implements IAgentAPI {
   }
 
   now(): number {
-    return 0;
+    return this.clock;
   }
 }
 
@@ -272,6 +273,24 @@ void describe('the model', () => {
     model.apply({ status: await world.status() });
     await model.refresh();
     assert.deepEqual(ids(model), ['1']);
+  });
+
+  void it('asks for packages seldom: when there is news of them, or of the connection', async () => {
+    const world = new World();
+    const { model } = watched(world);
+    const asked = (): number => world.calls.filter(call => call === 'packages').length;
+    await model.refresh();
+    await model.refresh();
+    assert.equal(asked(), 1);
+    model.apply({ package: { id: 'p', operation: 'insert' } });
+    assert.equal(asked(), 2);
+    const status = await world.status();
+    model.apply({ status: { ...status, connected: false } });
+    await model.refresh();
+    assert.equal(asked(), 3);
+    world.clock += 10 * 60_000;
+    await model.refresh();
+    assert.equal(asked(), 4);
   });
 
   void it('shares rounds of reading, and sees what happened before the last was asked for', async () => {
