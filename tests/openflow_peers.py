@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -144,9 +145,9 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def odd_peer(behave: Behaviour) -> AsyncIterator[str]:
+async def odd_peer(behave: Behaviour, identity: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The address of a server that signs everybody in and then does as ``behave`` says."""
-    server = await serve(lambda socket: Peer(socket).serve(behave), "127.0.0.1", 0, compression=None)
+    server = await serve(lambda socket: Peer(socket).serve(behave), "127.0.0.1", 0, compression=None, ssl=identity)
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:

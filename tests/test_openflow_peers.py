@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,6 @@ from jupyter_agent.errors import (
     TimedOut,
     Unavailable,
 )
-from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import (
     Backoff,
     Client,
@@ -34,22 +31,13 @@ from jupyter_agent.openflow.connection import Pace, websocket_url
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from tests.openflow_peers import (
-    QUICKLY,
-    Hub,
     Peer,
     Seen,
     names_in,
     odd_client,
     odd_peer,
-    running_hub,
     until,
 )
-
-
-@pytest.fixture
-def hub(home: Home) -> Iterator[Hub]:
-    with running_hub(home) as running:
-        yield running
 
 
 async def test_requests_that_exceeded_the_limit_are_sent_again() -> None:
@@ -356,38 +344,22 @@ I1ttUIWcDu08PnpRsKA45dILhyS4pPYSO0oxsiqj
 """
 
 
-@contextlib.asynccontextmanager
-async def tls_in_front_of(url: str, folder: Path) -> AsyncIterator[str]:
-    """A wss address that leads to a ws one."""
-    host, port = url.split("/")[2].split(":")
-    (folder / "cert.pem").write_text(KEY + CERTIFICATE)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "cert.pem")
+async def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        await peer.send("countreply", pb.CountResponse(result=1), rid=envelope.id)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
-
-    server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"wss://localhost:{server.sockets[0].getsockname()[1]}/ws/v2"
-
-
-async def test_certificates_are_verified(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with tls_in_front_of(hub.url, tmp_path) as url:
-        async with Client(url, hub.password, version="1", backoff=QUICKLY) as client:
-            with pytest.raises(Unavailable, match="SSL_CERT_FILE"):
-                await client.connected(2)
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-        async with Client(url, hub.password, version="1", backoff=QUICKLY) as client:
-            assert (await client.connected()).username == hub.ready["username"]
-        async with Client(url.replace("localhost", "127.0.0.2"), hub.password, version="1", backoff=QUICKLY) as client:
-            with pytest.raises(Unavailable):
-                await client.connected(2)
+    (pem := tmp_path / "cert.pem").write_text(KEY + CERTIFICATE)
+    identity = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    identity.load_cert_chain(pem)
+    async with odd_peer(behave, identity) as plain:
+        url = plain.replace("ws://127.0.0.1", "wss://localhost")
+        async with odd_client(url) as client:
+            await until(lambda: client.last_error)
+            assert "SSL_CERT_FILE" in str(client.last_error)
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        async with odd_client(url) as client:
+            assert await client.count("c", {}) == 1
+        async with odd_client(url.replace("localhost", "127.0.0.2")) as client:
+            await until(lambda: client.last_error)
+            assert "127.0.0.2" in str(client.last_error)
+            assert not client.is_connected
