@@ -67,6 +67,7 @@ async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verd
     execution = _Execution(run, prepared)
     ending = await execution.go(reaper)
     await _rescue(run, prepared)
+    await asyncio.to_thread(execution.read_reports)  # the rescue may have added to them
     kept = await asyncio.to_thread(_keep_files, run.folder, workdir, before, execution.reported.artifacts)
     decided = verdict(ending)
     if kept.error is not None:
@@ -113,6 +114,11 @@ class _Execution:
             "progress": self.reported.progress or self._run.row.progress,
             "results": self.reported.results,
         }
+
+    def read_reports(self) -> None:
+        """Take in all that was reported; for when nobody reports any more."""
+        if self._events is not None:
+            self._events.read_all()
 
     async def go(self, reaper: Reaper) -> Ending:
         """From the start to the end of the child and of all it started."""
@@ -214,8 +220,7 @@ class _Execution:
                 self._run.show(progress=self.reported.progress, results=dict(self.reported.results))
 
     def _ending(self, process: Process, exit_: Exit, group: MemoryGroup | None) -> Ending:
-        if self._events is not None:
-            self._events.read_all()
+        self.read_reports()
         limit = self._run.limits.memory_bytes
         if process.peak_is_exact or self._used.peak_memory is None:
             self._used.saw(process.peak_memory_bytes, None)
