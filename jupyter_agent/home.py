@@ -27,6 +27,9 @@ from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersio
 FORMAT = 1
 """The version of the home's layout; raised with a migration, refused when newer."""
 
+RESTART_S = 0.3
+"""Between two tries to start an agent while another one ends."""
+
 SOCKET_PATH_LIMIT = 100
 """Bytes; ``sun_path`` holds 104 on macOS and 108 on Linux."""
 
@@ -328,8 +331,12 @@ def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
     while time.monotonic() < deadline:
         if path := running_agent(home):
             return path
-        # Another face may have started it in the same moment: then ours ends with 0, and that one is waited for.
-        if agent.poll() not in (None, 0):
+        ended = agent.poll()
+        if ended == 0:  # another one runs: started in the same moment, or not yet at its end, so that ours is needed
+            time.sleep(RESTART_S)
+            if running_agent(home) is None:
+                agent = spawn(agent_command(home), os.environ, log)
+        elif ended is not None:
             break
         time.sleep(0.02)
     with log.open(encoding="utf-8", errors="replace") as file:

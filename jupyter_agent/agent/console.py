@@ -42,8 +42,9 @@ class Console:
         self._runs: dict[str, Run] = {}
 
     def run_of(self, stream_id: str) -> Run | None:
-        """The live run that is followed under this name."""
-        return self._runs.get(stream_id)
+        """The run that is followed under this name and has not ended."""
+        run = self._runs.get(stream_id)
+        return None if run is None or run.row.ended else run
 
     @property
     def busy(self) -> bool:

@@ -76,7 +76,7 @@ class Link:
         """Why there is no connection; ``None`` while there is one."""
         if self.connected:
             return None
-        return self._error or (self._client.last_error if self._client else None)
+        return self._error
 
     @property
     def user(self) -> User | None:
@@ -225,6 +225,8 @@ class Link:
                 log.warning("The agent could not be registered again: %s", error)
 
     def _lost(self, error: AgentError) -> None:
+        if isinstance(error, SignInFailed) and self.endpoint is not None:
+            error = SignInFailed(f"{error} The credentials are those in {self.endpoint.source}: renew them there.")
         self._fail(error)
 
     def _fail(self, error: AgentError) -> None:
