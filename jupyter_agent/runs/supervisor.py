@@ -162,11 +162,13 @@ class Supervisor:
                 log.exception("A listener failed at run %s", row.id)
 
     async def _see_to_its_end(self, run: Run, prepare: PrepareFn, priority: int) -> None:
+        has_place = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 informing = tasks.create_task(run.keep_listeners_informed())
                 writing = tasks.create_task(run.output.keep_writing())
-                changes = await self._attempt(run, prepare, priority)
+                has_place = await _unless_stopped(self._slots.take(priority), run) is not None
+                changes = await self._attempt(run, prepare) if has_place else _changes(not_started(run.stop, None))
                 await run.output.close()
                 informing.cancel()
                 writing.cancel()
@@ -179,20 +181,18 @@ class Supervisor:
             run.abandon()
             self._live.pop(run.row.id, None)
             self._reaper.forget(run.row.id)
+            if has_place:
+                self._slots.give_back()
         await self._retire()
 
-    async def _attempt(self, run: Run, prepare: PrepareFn, priority: int) -> dict[str, Any]:
+    async def _attempt(self, run: Run, prepare: PrepareFn) -> dict[str, Any]:
         """All between the queue and the end: the last changes of the row. Whatever goes wrong is one of them."""
-        if not await _unless_stopped(self._slots.take(priority), run):
-            return _changes(not_started(run.stop, None))
         try:
             return await self._take_turn(run, prepare)
         except Exception as error:
             if not isinstance(error, AgentError | OSError):
                 log.warning("Run %s failed", run.row.id, exc_info=True)
             return _changes(not_started(run.stop, error))
-        finally:
-            self._slots.give_back()
 
     async def _take_turn(self, run: Run, prepare: PrepareFn) -> dict[str, Any]:
         run.change(state=RunState.PREPARING)
