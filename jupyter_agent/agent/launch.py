@@ -179,7 +179,7 @@ class Launcher:
 
     async def _child_environment(self, row: RunRow, request: RunRequest, payload: Path, cwd: Path) -> dict[str, str]:
         """Design: an allow-list of ours, what the agent's document sets, the payload's harmless keys, the token."""
-        variables = processes.inherited_environment()
+        variables = processes.inherited_environment(builders=False)
         granted = self._link.document.get("environment")
         if isinstance(granted, dict):
             variables.update(harmless({k: v for k, v in granted.items() if isinstance(v, str)}, variables))
