@@ -36,7 +36,7 @@ def _read(file: Path, root: Path, depth: int) -> Iterator[tuple[Path, bytes]]:
         text = line.strip()
         if LOCAL.match(text):
             raise InvalidInput(
-                f"{file.name}, line {number}: {text!r} is a project in a folder, which cannot be locked: name a package "
+                f"{file.name}, line {number}: {text!r} is a project in a folder, which cannot be locked: name one "
                 "of an index instead, or put its files beside the program."
             )
         if included := INCLUDE.match(text):
