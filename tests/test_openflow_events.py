@@ -26,15 +26,16 @@ from jupyter_agent.openflow.subscriptions import BACKLOG_EVENTS, Backlog
 from tests.openflow_peers import Hub, Seen, running_hub, until
 
 
-@pytest.fixture
-def hub(home: Home) -> Iterator[Hub]:
-    with running_hub(home) as running:
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub for all tests that do it no harm."""
+    with running_hub(Home(tmp_path_factory.mktemp("home"))) as running:
         yield running
 
 
 @pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
+async def client(steady: Hub) -> AsyncIterator[Client]:
+    async with steady.client() as entered:
         await entered.connected()
         yield entered
 
@@ -42,11 +43,11 @@ async def client(hub: Hub) -> AsyncIterator[Client]:
 # Queues
 
 
-async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(hub: Hub, client: Client) -> None:
+async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(steady: Hub, client: Client) -> None:
     seen = Seen()
     queue = await client.register_queue("Jobs", seen)
     assert queue.name == "jobs"
-    async with hub.client() as sender:
+    async with steady.client() as sender:
         await sender.connected()
         for i in range(100):
             await sender.queue_message("jobs", {"i": i}, correlation_id=f"c{i}", reply_to="back")
@@ -55,7 +56,7 @@ async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(
     first: QueueEvent = seen.events[0]
     assert seen.data == [{"i": i} for i in range(100)] + ["text"]
     assert (first.queue, first.correlation_id, first.reply_to) == ("jobs", "c0", "back")
-    assert (await client.validate(first.data["__jwt"])).username == hub.ready["username"]
+    assert (await client.validate(first.data["__jwt"])).username == steady.ready["username"]
     assert first.data["__jwt"] not in repr(first)
 
 
@@ -106,12 +107,12 @@ async def test_a_handler_that_waits_holds_up_neither_requests_nor_other_queues(c
     assert slow == list(range(5))
 
 
-async def test_calls_are_answered_each_with_its_own(hub: Hub, client: Client) -> None:
+async def test_calls_are_answered_each_with_its_own(steady: Hub, client: Client) -> None:
     async def double(event: QueueEvent) -> None:
         await client.queue_message(event.reply_to, {"n": event.data["n"] * 2}, correlation_id=event.correlation_id)
 
     await client.register_queue("double", double)
-    async with hub.client() as caller:
+    async with steady.client() as caller:
         await caller.connected()
         answers = await asyncio.gather(*(caller.rpc("double", {"n": n}) for n in range(30)))
     assert answers == [{"n": 2 * n} for n in range(30)]  # and no token of the answerer

@@ -125,6 +125,8 @@ class Subscription(Generic[E]):
         while (message := await self.backlog.get()) is not None:
             try:
                 await self._handler(self.event(message))
+            except AgentError as error:
+                log.warning("The handler of %s failed: %s", self._title, error)
             except Exception:
                 log.exception("The handler of %s failed", self._title)
 
