@@ -23,14 +23,17 @@ LONGEST_CHUNK = 64 << 10
 SEGMENT_BYTES = 256 << 10
 """On disk, of one file: the grain in which the tail moves on."""
 
-PENDING_BYTES = 1 << 20
-"""Of text that wait to be written; whoever brings more waits, too."""
+PENDING_BYTES = 512 << 10
+"""In memory, that wait to be written; whoever brings more waits, too."""
+
+RECORD_BYTES = 300
+"""Of memory, besides its text, that a change of stream costs."""
 
 FLUSH_PAUSE_S = 0.1
 """From one write to the next: what a child prints is on disk, and shown, this soon."""
 
 FULL_SPEED_PAUSE_S = 0.01
-"""The pause after each full buffer: 100 MB/s are enough, and leave the event loop to others."""
+"""The pause after each full buffer: 50 MB/s are enough, and leave the event loop to others."""
 
 PAGE_BYTES = 256 << 10
 """Of text in a page that a follower gets."""
@@ -115,12 +118,12 @@ class OutputLog:
     def append(self, stream: str, text: str, time: float) -> None:
         """Add output. It is written soon (``keep_writing``), its order kept."""
         for start in range(0, len(text), LONGEST_CHUNK):
-            part = _encodable(text[start : start + LONGEST_CHUNK])
+            part, added = _measured(text[start : start + LONGEST_CHUNK])
             last = self._pending[-1] if self._pending else None
             if last is None or last.stream != stream or last.length + len(part) > LONGEST_CHUNK:
                 last = _Pending(self._end, stream, time)
                 self._pending.append(last)
-            added = len(part.encode())
+                self._pending_bytes += RECORD_BYTES
             last.texts.append(part)
             last.length += len(part)
             self._end += added
@@ -272,13 +275,13 @@ async def _to_its_end(writing: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _encodable(text: str) -> str:
-    """The text with half a surrogate pair, as odd file names have it, replaced."""
+def _measured(text: str) -> tuple[str, int]:
+    """The text and its bytes; half a surrogate pair, as odd file names have it, is replaced."""
     try:
-        text.encode()
+        return text, len(text.encode())
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
+        data = text.encode("utf-8", "replace")
+        return data.decode(), len(data)
 
 
 def _fitting(lines: list[tuple[int, bytes]], room: int) -> int:
