@@ -137,11 +137,10 @@ function Packages({ model, commands, trans }: IShared): React.ReactElement {
   if (packages.length === 0) {
     return (
       <Empty>
-        <p>{trans.__('No packages are published here yet.')}</p>
-        <p>{trans.__('Try one with real data, in a terminal:')}</p>
+        <p>{trans.__('No packages yet. In a terminal, try one with real data:')}</p>
         <code>jupyter agent demo</code>
-        <p>{trans.__('Or publish a folder that holds a package.json:')}</p>
-        <code>{'jupyter agent package publish <folder>'}</code>
+        <p>{trans.__('or publish a folder of yours:')}</p>
+        <code>{'jupyter agent package publish FOLDER'}</code>
       </Empty>
     );
   }

@@ -43,6 +43,9 @@ FLOODS = (
     "print('the very end')\n"
 )
 
+USER_X_Y = "/user/x%20y/"
+"""As JupyterHub gives the base URL of a user named `x y`; Jupyter itself cannot serve one with a bare space."""
+
 Actions = Mapping[str, Callable[[], Any]]
 
 
@@ -59,7 +62,7 @@ class Lab:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.base_url.replace(' ', '%20')}"
+        return f"http://127.0.0.1:{self.port}{self.base_url}"
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -206,7 +209,7 @@ def python_package(folder: Path, code: str) -> Path:
     return make_package(folder, {"main.py": code}, openiap={"language": "python"})
 
 
-@pytest.mark.parametrize("base_url", ["/", "/user/x y/"])
+@pytest.mark.parametrize("base_url", ["/", USER_X_Y])
 def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, home: Home, lab: StartLab, tmp_path: Path) -> None:
     import jupyter_agent
 
@@ -216,7 +219,7 @@ def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, home: Home, lab
 
 def test_a_run_is_cancelled_from_the_panel(home: Home, lab: StartLab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "ticks", TICKS)
-    travel("cancel", lab("/user/x y/"), {"publish": publish(home, package)}, tmp_path)
+    travel("cancel", lab(USER_X_Y), {"publish": publish(home, package)}, tmp_path)
 
 
 def test_the_page_survives_the_end_of_the_agent(home: Home, lab: StartLab, tmp_path: Path) -> None:
