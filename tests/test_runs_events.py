@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_agent.runs.events import DEEPEST, LONGEST_LINE, MOST_RESULTS, EventFile, EventLines, Reported
+from jupyter_agent.runs.events import (
+    DEEPEST,
+    LONGEST_LABEL,
+    LONGEST_LINE,
+    MOST_RESULTS,
+    EventFile,
+    EventLines,
+    Reported,
+)
 
 
 def line(event: str, **facts: Any) -> bytes:
@@ -107,6 +115,23 @@ def test_results_are_bounded() -> None:
     assert reported.take({"event": "result", "name": "r0", "value": "new"})
     assert len(reported.results) == MOST_RESULTS
     assert reported.results["r0"] == "new"
+    assert len(reported.refused) == 10
+
+
+def test_results_are_bounded_in_size_too() -> None:
+    reported = Reported()
+    for number in range(6):
+        reported.take({"event": "result", "name": f"r{number}", "value": "x" * (1 << 20)})
+    assert (list(reported.results), reported.refused) == (["r0", "r1", "r2"], {"r3", "r4", "r5"})
+    reported.take({"event": "result", "name": "r1", "value": 1})  # makes room
+    reported.take({"event": "result", "name": "r4", "value": "x" * (1 << 20)})
+    assert (list(reported.results), reported.refused) == (["r0", "r1", "r2", "r4"], {"r3", "r5"})
+
+
+def test_a_label_is_cut() -> None:
+    reported = Reported()
+    reported.take({"event": "progress", "done": 1, "total": 2, "label": "x" * 10_000})
+    assert reported.progress == {"done": 1, "total": 2, "label": "x" * LONGEST_LABEL}
 
 
 def test_a_file_is_read_as_it_grows(tmp_path: Path) -> None:

@@ -464,6 +464,18 @@ async def test_the_log_is_complete_when_the_row_says_ended(agent: Agent) -> None
     assert missing == []
 
 
+async def test_a_run_whose_row_is_gone_harms_no_other(agent: Agent) -> None:
+    async def prepare(run: Run) -> Prepared:
+        await agent.state.delete([run.row.id])
+        return await program("")(run)
+
+    submitted = await agent.submit(prepare)
+    with pytest.raises(Unavailable):
+        await submitted.wait()
+    assert agent.supervisor.live(submitted.row.id) is None
+    assert (await agent.ended(program(""))).state == "succeeded"
+
+
 async def test_a_listener_that_fails_does_no_harm_and_can_leave(agent: Agent) -> None:
     told: list[RunRow] = []
 

@@ -25,6 +25,10 @@ BLOCKS_AT_ONCE = 64
 
 DEEPEST = 64
 MOST_RESULTS = 1000
+MOST_RESULT_BYTES = 4 << 20
+"""As JSON, of all results of a run: they are in its row, which is read and sent as a whole."""
+
+LONGEST_LABEL = 200
 MOST_ARTIFACTS = 1000
 
 _KIND = re.compile(rb'\s*\{\s*"event"\s*:\s*"(progress|result|error|kernel_died|artifact)"')
@@ -39,15 +43,19 @@ class Reported:
     error: str | None = None
     kernel_died: bool = False
     artifacts: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Names of results for which there was no room."""
+    _sizes: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def take(self, event: dict[str, Any]) -> bool:
         """Take in one event; whether it was one that changes anything."""
         match event:
             case {"event": "progress", "done": int() | float() as done, "total": int() | float() | None as total}:
                 label = event.get("label")
-                self.progress = {"done": done, "total": total, "label": label if isinstance(label, str) else ""}
-            case {"event": "result", "name": str() as name, "value": value} if self._has_room(name):
-                self.results[name] = value
+                text = label[:LONGEST_LABEL] if isinstance(label, str) else ""
+                self.progress = {"done": done, "total": total, "label": text}
+            case {"event": "result", "name": str() as name, "value": value}:
+                self._take_result(name, value)
             case {"event": "error", "text": str() as text}:
                 self.error = text
             case {"event": "kernel_died"}:
@@ -59,8 +67,15 @@ class Reported:
                 return False
         return True
 
-    def _has_room(self, name: str) -> bool:
-        return name in self.results or len(self.results) < MOST_RESULTS
+    def _take_result(self, name: str, value: Any) -> None:
+        size = len(name) + len(json.dumps(value))
+        others = sum(self._sizes.values()) - self._sizes.get(name, 0)
+        if others + size > MOST_RESULT_BYTES or (name not in self.results and len(self.results) >= MOST_RESULTS):
+            self.refused.add(name)
+            return
+        self.refused.discard(name)
+        self.results[name] = value
+        self._sizes[name] = size
 
 
 class EventLines:

@@ -68,6 +68,8 @@ async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verd
     ending = await execution.go(reaper)
     await _rescue(run, prepared)
     await asyncio.to_thread(execution.read_reports)  # the rescue may have added to them
+    if refused := execution.reported.refused:
+        run.note(f"There was no room for {len(refused)} of the results: {', '.join(sorted(refused))[:1000]}")
     kept = await asyncio.to_thread(_keep_files, run.folder, workdir, before, execution.reported.artifacts)
     decided = verdict(ending)
     if kept.error is not None:

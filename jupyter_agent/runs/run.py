@@ -16,7 +16,7 @@ from jupyter_agent.errors import Unavailable
 from jupyter_agent.processes import Command
 from jupyter_agent.runs.output import OutputLog
 from jupyter_agent.runs.verdict import Stop
-from jupyter_agent.state import RunRow, State
+from jupyter_agent.state import RunRow, RunState, State, now
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +166,14 @@ class Run:
         if not self._end.done():
             self._end.set_result(self.row)
 
+    async def give_up(self, *, closing: asyncio.Event) -> None:
+        """Write no more than that the agent failed with this run."""
+        self._unsaved = {}
+        ended = {"state": RunState.FAILED, "error": "The agent failed with this run: see its log.", "ended": now()}
+        await self.finish(ended, closing=closing)
+
     def abandon(self) -> None:
-        """Nobody sees to its end any more; no-op when that has been told."""
+        """Nobody sees to its end any more: tell those who wait. No-op when they have been told."""
         if not self._end.done():
             self._end.set_exception(Unavailable(f"The end of run {self.row.id} could not be written."))
             self._end.exception()  # nobody needs to have waited for it

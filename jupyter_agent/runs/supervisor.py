@@ -176,7 +176,9 @@ class Supervisor:
                 changes["error"] = f"{changes['error'] or ''} {run.output.error}".strip()
             await run.finish({**changes, "ended": now()}, closing=self._closing)
         except Exception:
-            log.exception("Run %s could not be seen to its end", run.row.id)  # its row will be found unfinished
+            log.exception("Run %s could not be seen to its end", run.row.id)
+            with contextlib.suppress(Exception):  # then its row will be found unfinished
+                await run.give_up(closing=self._closing)
         finally:
             run.abandon()
             self._live.pop(run.row.id, None)
