@@ -78,6 +78,16 @@ class Source:
     entry: Path | None = None
 
 
+@dataclass(frozen=True)
+class Files:
+    """A working folder and the file in it that is started; ``private``: it is a copy of the run's own."""
+
+    folder: Path
+    entry: Path
+    language: str
+    private: bool = False
+
+
 class Launcher:
     """Turns requests into runs. ``grant_agent_token`` names the packages (ids, or ``*``) that get the agent's token."""
 
@@ -100,6 +110,8 @@ class Launcher:
         """The run, on disk before this returns. Raises what is wrong with the request; nothing is left then."""
         check_parameters(request.parameters)
         source = await self._find(request)
+        if source.language:
+            runtimes.runtime_for(source.language)  # refused now rather than after it has waited for its turn
         row = RunRow(
             id=new_run_id(),
             state=RunState.QUEUED,
@@ -145,37 +157,36 @@ class Launcher:
         return asked or "*" in self._granted or str(source.document["_id"]) in self._granted
 
     async def _prepare(self, request: RunRequest, source: Source, run: Run) -> Prepared:
-        folder, entry, private = await self._files(source, run, isolated=request.isolated)
+        files = await self._files(source, run, isolated=request.isolated)
         payload = run.folder / "payload.json"
         await asyncio.to_thread(write_private, payload, json.dumps(dict(request.parameters)))
         task = runtimes.Task(
-            folder=folder,
+            folder=files.folder,
             run_folder=run.folder,
-            entry=entry,
+            entry=files.entry,
             parameters=dict(request.parameters),
-            env={**await self._child_environment(run.row, request, payload, folder)},
+            env=await self._child_environment(run.row, request, payload, files.folder),
             tag=run.row.id,
             own_interpreter=source.document is None and source.entry is not None,
         )
-        prepared = await runtimes.runtime_for(run.row.language).prepare(task, self._environments, run)
-        return prepared if private is None else prepared.with_workdir(private)
+        prepared = await runtimes.runtime_for(files.language).prepare(task, self._environments, run)
+        return prepared.with_workdir(files.folder) if files.private else prepared
 
-    async def _files(self, source: Source, run: Run, *, isolated: bool) -> tuple[Path, Path, Path | None]:
-        """The run's folder and entry, and the private copy, if it is one."""
-        if source.document is not None:
-            client = await self._link.client()
-            folder = await fetch(client, dict(source.document), self._home.packages)
-            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder, source.document)))
-        elif source.entry is not None:
-            folder, entry = source.entry.parent, source.entry
-        elif source.folder is not None:
-            folder = source.folder
-            entry = await asyncio.to_thread(lambda: entry_point(folder, Manifest.read(folder)))
+    async def _files(self, source: Source, run: Run, *, isolated: bool) -> Files:
+        """The folder that the run works in: a private copy, but for a file of the user's own, which runs in place."""
+        if source.entry is not None:
+            files = Files(source.entry.parent, source.entry, source.language)
+        else:
+            folder = source.folder or await self._fetched(source)
+            files = await asyncio.to_thread(files_of_package, folder, source.document)
         if source.entry is not None and not isolated:
-            return folder, entry, None
+            return files
         work = run.folder / "work"
-        await asyncio.to_thread(copy_tree, folder, work)
-        return work, work / entry.relative_to(folder), work
+        await asyncio.to_thread(copy_tree, files.folder, work)
+        return Files(work, work / files.entry.relative_to(files.folder), files.language, private=True)
+
+    async def _fetched(self, source: Source) -> Path:
+        return await fetch(await self._link.client(), source.document or {}, self._home.packages)
 
     async def _child_environment(self, row: RunRow, request: RunRequest, payload: Path, cwd: Path) -> dict[str, str]:
         """Design: an allow-list of ours, what the agent's document sets, the payload's harmless keys, the token."""
@@ -197,6 +208,12 @@ class Launcher:
         if row.token in ("runas", "agent"):
             return await (await self._link.client()).mint_token()
         return ""
+
+
+def files_of_package(folder: Path, document: Mapping[str, Any] | None) -> Files:
+    """What the manifest says is started. Raises ``InvalidInput`` or ``NotFound``."""
+    manifest = Manifest.read(folder, document)
+    return Files(folder, entry_point(folder, manifest), manifest.language)
 
 
 def source_of_path(path: Path) -> Source:

@@ -104,7 +104,8 @@ class Environments:
         with tempfile.TemporaryDirectory(dir=self._locks, prefix=".new-") as scratch:
             extras, made = Path(scratch) / "extra.txt", Path(scratch) / "lock.txt"
             extras.write_text("".join(f"{line}\n" for line in extra))
-            sources = [str(file) for file in (requirements, extras) if file is not None]
+            sources = [str(requirements)] if requirements is not None else []
+            sources += [str(extras)] if extra or not sources else []
             cwd = requirements.parent if requirements is not None else Path(scratch)
             await self._uv(
                 *("pip", "compile", *sources, "--output-file", str(made), "--generate-hashes", "--no-annotate"),
@@ -191,7 +192,7 @@ def explanation(output: str) -> str:
     lines = (
         re.sub(r"^[\s\u00d7\u2570\u2500\u25b6\u2502\u251c\u00b7]+", "", line).strip() for line in output.splitlines()
     )
-    text = " ".join(line for line in lines if line)
+    text = " ".join(line for line in lines if line and not line.startswith("warning:"))
     return text if len(text) < 2000 else f"{text[:1000]} … {text[-900:]}"  # noqa: PLR2004 - still a message
 
 

@@ -31,11 +31,15 @@ SECTIONS = ("global", "install")
 def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add to ``environment`` so that uv finds packages where pip does; what uv was told itself stays."""
     settings = pip_settings(environment)
-    return {
+    variables = {
         variable: _without_missing(option, " ".join(settings[option].split()))
         for option, variable in UV_NAMES.items()
         if settings.get(option) and variable not in environment and OLDER_NAMES.get(variable) not in environment
     }
+    if variables.get("UV_INDEX"):
+        # pip takes the best version of all its indexes; whoever named several for it trusts them alike.
+        variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    return variables
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:

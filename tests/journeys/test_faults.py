@@ -51,7 +51,7 @@ def test_an_unknown_package(agent: AgentClient, home: Home) -> None:
     ("files", "manifest", "word"),
     [
         ({}, {"openiap": {"language": "python"}}, "main.py"),
-        ({"main.py": ""}, {"openiap": {"language": "cobol"}}, "cobol"),
+        ({"main.py": ""}, {"openiap": {"language": "cobol"}, "main": "main.py"}, "cobol"),
         ({"x.py": ""}, {"openiap": {"language": "python"}, "main": "../x.py"}, "main"),
     ],
 )
