@@ -25,6 +25,9 @@ MAX_REQUESTS = 64
 """Requests of one connection under way at once; what comes then waits in the network."""
 
 MAX_UPLOADS = 16
+MAX_SENTENCE = 1000
+"""Characters of an error: some repeat what the client sent."""
+
 MAX_UNSENT = 64 << 20
 """Bytes of events that wait for a slow client before it is disconnected; when it comes back it reads anew."""
 
@@ -245,7 +248,7 @@ class Connection:
         await sent
 
     def _refuse(self, envelope: Envelope, message: str) -> Awaitable[None]:
-        return self.send("error", ErrorResponse(message=message), rid=envelope.id)
+        return self.send("error", ErrorResponse(message=message[:MAX_SENTENCE]), rid=envelope.id)
 
 
 class _Closed(Exception):

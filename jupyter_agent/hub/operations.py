@@ -40,7 +40,9 @@ def collection_name(given: str) -> str:
     """The collection that a client means. Raises `InvalidInput` for what is no name of one."""
     name = given.strip()
     if not COLLECTION.fullmatch(name) or name.startswith("system.") or name.endswith(".chunks"):
-        raise InvalidInput(f"{given!r} is not the name of a collection." if name else "The collectionname is missing.")
+        raise InvalidInput(
+            f"{given[:60]!r} is not the name of a collection." if name else "The collectionname is missing."
+        )
     return "fs.files" if name == "files" else name
 
 
