@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from jupyter_agent.agent.senders import Sender, find_package
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.home import Home, write_private
-from jupyter_agent.packages import Manifest, entry_point, fetch
+from jupyter_agent.packages import Manifest, entry_point, fetch, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, new_run_id
 
@@ -174,16 +175,17 @@ class Launcher:
 
     async def _files(self, source: Source, run: Run, *, isolated: bool) -> Files:
         """The folder that the run works in: a private copy, but for a file of the user's own, which runs in place."""
-        if source.entry is not None:
-            files = Files(source.entry.parent, source.entry, source.language)
-        else:
-            folder = source.folder or await self._fetched(source)
-            files = await asyncio.to_thread(files_of_package, folder, source.document)
-        if source.entry is not None and not isolated:
-            return files
         work = run.folder / "work"
-        await asyncio.to_thread(copy_tree, files.folder, work)
-        return Files(work, work / files.entry.relative_to(files.folder), files.language, private=True)
+        if source.entry is not None and not isolated:
+            return Files(source.entry.parent, source.entry, source.language)
+        if source.entry is not None:
+            await asyncio.to_thread(copy_tree, source.entry.parent, work)
+            return Files(work, work / source.entry.name, source.language, private=True)
+        if source.folder is not None:
+            await asyncio.to_thread(copy_as_published, source.folder, work)
+        else:
+            await asyncio.to_thread(copy_tree, await self._fetched(source), work)
+        return await asyncio.to_thread(files_of_package, work, source.document)
 
     async def _fetched(self, source: Source) -> Path:
         return await fetch(await self._link.client(), source.document or {}, self._home.packages)
@@ -210,10 +212,18 @@ class Launcher:
         return ""
 
 
+def copy_as_published(folder: Path, work: Path) -> None:
+    """A copy of a package's folder with what its archive would hold, and nothing else."""
+    with tempfile.TemporaryDirectory(dir=work.parent) as scratch:
+        unpacked = Path(scratch) / "files"
+        unpack(pack(folder, Path(scratch)), unpacked)
+        package_root(unpacked).rename(work)
+
+
 def files_of_package(folder: Path, document: Mapping[str, Any] | None) -> Files:
     """What the manifest says is started. Raises ``InvalidInput`` or ``NotFound``."""
     manifest = Manifest.read(folder, document)
-    return Files(folder, entry_point(folder, manifest), manifest.language)
+    return Files(folder, entry_point(folder, manifest), manifest.language, private=True)
 
 
 def source_of_path(path: Path) -> Source:
