@@ -148,5 +148,6 @@ def test_a_broken_pip_conf_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_ornaments_are_taken_off() -> None:
-    assert explanation("  \u00d7 No solution\n  \u2570\u2500\u25b6 Because a\n      b.\nwarning: x\n") == "No solution Because a b."
+    said = "  \u00d7 No solution\n  \u2570\u2500\u25b6 Because a\n      b.\nwarning: x\n"
+    assert explanation(said) == "No solution Because a b."
     assert len(explanation("word " * 10_000)) < 2100

@@ -57,4 +57,3 @@ def bench(
         return measure
 
     return register
-

@@ -176,3 +176,18 @@ def environment() -> Iterator[Figure]:
         subprocess.run([venv / "bin" / "pip", "install", "-q", "pandas", "six"], check=True, capture_output=True)
         peer_s = time.perf_counter() - start
         yield Figure(round(seconds[-1], 2), "s", "python -m venv and pip install", round(peer_s, 2))
+
+
+@bench("demo", goal="under 90 s on a fresh home, under 10 s the second time", kind="budget")
+def demo() -> Iterator[Figure]:
+    """The whole command, with an empty home and an empty cache of packages; then once more."""
+    with new_home() as home, tempfile.TemporaryDirectory(prefix="ja-") as cache:
+        os.environ["UV_CACHE_DIR"] = cache
+        try:
+            for name in ("demo_first", "demo_second"):
+                start = time.perf_counter()
+                done = cli("demo", home=home)
+                assert done.returncode == 0, done.stderr
+                yield Figure(round(time.perf_counter() - start, 1), "s", name=name)
+        finally:
+            del os.environ["UV_CACHE_DIR"]
