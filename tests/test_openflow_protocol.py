@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -26,6 +27,15 @@ from jupyter_agent.openflow.protocol import (
     request_type,
     unpack,
 )
+from tests.conftest import BUDGETS
+
+
+def rounds() -> int:
+    name, _, count = os.environ.get("JUPYTER_AGENT_BUDGET", "").partition("=")
+    return int(count) if name == "protocol_examples" else BUDGETS["protocol_examples"]
+
+
+many = settings(max_examples=rounds(), deadline=None)
 
 
 def framed(envelope: Envelope) -> bytes:
@@ -50,6 +60,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 payloads = st.lists(st.binary(max_size=300), min_size=1, max_size=12)
 
 
+@many
 @given(payloads, st.lists(st.integers(0, 200), max_size=60))
 def test_bytes_cut_and_joined_anywhere_give_the_same_envelopes(contents: list[bytes], sizes: list[int]) -> None:
     sender, receiver = Session(), Session()
@@ -59,6 +70,7 @@ def test_bytes_cut_and_joined_anywhere_give_the_same_envelopes(contents: list[by
     assert [openiap_pb2.Stream.FromString(envelope.data.value).data for envelope in received] == contents
 
 
+@many
 @given(st.integers(1, 60).flatmap(lambda count: st.permutations(range(count))))
 def test_whatever_order_envelopes_come_in_they_are_delivered_in_the_order_of_their_seq(order: list[int]) -> None:
     session = Session()
@@ -66,6 +78,7 @@ def test_whatever_order_envelopes_come_in_they_are_delivered_in_the_order_of_the
     assert delivered == list(range(len(order)))
 
 
+@many
 @given(st.integers(1, 20).flatmap(lambda count: st.permutations(range(count))), st.data())
 def test_a_seq_that_was_there_already_is_refused_wherever_it_waits(order: list[int], data: st.DataObject) -> None:
     session = Session()
@@ -88,6 +101,7 @@ def test_a_negative_seq_is_refused(seq: int) -> None:
         Session().receive(numbered(seq))
 
 
+@many
 @given(st.lists(st.binary(max_size=400), max_size=8))
 def test_garbage_raises_nothing_but_protocol_errors(pieces: list[bytes]) -> None:
     session = Session(max_record=1 << 16)
@@ -103,6 +117,7 @@ def test_garbage_raises_nothing_but_protocol_errors(pieces: list[bytes]) -> None
                 continue
 
 
+@many
 @given(st.binary(max_size=200), st.sampled_from(["signin", "queryreply", "error", "QueueEvent", "pong", "x", ""]))
 def test_garbage_as_data_raises_nothing_but_protocol_errors(value: bytes, command: str) -> None:
     envelope = Envelope(command=command)
@@ -225,6 +240,7 @@ class TwoSides(RuleBasedStateMachine):
 
 
 TestTwoSides = TwoSides.TestCase
+TestTwoSides.settings = settings(many, stateful_step_count=60)
 
 
 def test_commands_lead_to_their_messages_in_any_case() -> None:
@@ -284,11 +300,13 @@ json_values = st.recursive(
 )
 
 
+@many
 @given(json_values)
 def test_json_comes_back_as_it_was_sent(value: Any) -> None:
     assert decode_json(encode_json(value)) == value
 
 
+@many
 @given(st.text())
 def test_text_that_is_not_json_raises_nothing_but_protocol_errors(text: str) -> None:
     try:

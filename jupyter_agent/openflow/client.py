@@ -30,7 +30,7 @@ from jupyter_agent.errors import (
 )
 from jupyter_agent.openflow import files
 from jupyter_agent.openflow.calls import Calls, without_token
-from jupyter_agent.openflow.connection import Connection, KeepAlive, open_socket, websocket_url
+from jupyter_agent.openflow.connection import CLOSE_S, Connection, KeepAlive, open_socket, websocket_url
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
@@ -151,9 +151,9 @@ class Client:
         self._closed = True
         self._tell()
         while not self._task.done():
-            # Again and again: before Python 3.13 a task group may swallow a cancellation (CPython issue 116720).
+            # Again: before Python 3.13 a task group may swallow a cancellation (CPython issue 116720).
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=1)
+            await asyncio.wait({self._task}, timeout=2 * CLOSE_S)
 
     # The connection
 
@@ -198,15 +198,15 @@ class Client:
     async def _connect_once(self) -> AgentError:
         """One connection, from opening to end; why it ended or did not come about."""
         try:
-            connection = Connection(
-                await open_socket(self.url, timeout_s=self.timeout_s),
-                url=self.url,
-                on_event=self._event,
-                timeout_s=self.timeout_s,
-                keep_alive=self._keep_alive,
-                requests_per_s=self._requests_per_s,
-            )
-            async with asyncio.TaskGroup() as tasks:
+            async with open_socket(self.url, timeout_s=self.timeout_s) as socket, asyncio.TaskGroup() as tasks:
+                connection = Connection(
+                    socket,
+                    url=self.url,
+                    on_event=self._event,
+                    timeout_s=self.timeout_s,
+                    keep_alive=self._keep_alive,
+                    requests_per_s=self._requests_per_s,
+                )
                 tasks.create_task(connection.run())
                 tasks.create_task(self._establish(connection))
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is made again

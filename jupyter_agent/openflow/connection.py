@@ -13,7 +13,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -132,7 +132,7 @@ class Outgoing:
 
 
 class Connection:
-    """The envelopes of one open socket. ``run`` carries them; requests are made while it runs.
+    """The envelopes of one open socket. ``run`` carries them; requests are made while it runs. It closes nothing.
 
     ``on_event`` is called with each `RefreshToken`, `WatchEvent` and `QueueEvent` as it comes and must not wait.
     """
@@ -174,7 +174,6 @@ class Connection:
             self.ended = True
             for pending in self._pending.values():
                 pending.fail(ConnectionLost("The connection to OpenFlow ended before it answered."))
-            await self._socket.close()
 
     async def request(
         self, command: str, message: Message, expected: type[M], *, jwt: str = "", timeout_s: float | None = None
@@ -393,15 +392,17 @@ def websocket_url(url: str) -> str:
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, parts.path.rstrip("/") or "/ws/v2", parts.query, ""))
 
 
-async def open_socket(url: str, *, timeout_s: float) -> ClientConnection:
-    """Connect to a WebSocket address; certificates of ``wss`` are verified by OpenSSL's CAs or ``SSL_CERT_FILE``.
+@contextlib.asynccontextmanager
+async def open_socket(url: str, *, timeout_s: float) -> AsyncIterator[ClientConnection]:
+    """A connection to a WebSocket address, closed at the end even when that is cancelled. Raises `Unavailable`.
 
-    Proxies of the environment are used, but not to this machine itself. Raises `Unavailable`.
+    Certificates of ``wss`` are verified by OpenSSL's CAs or ``SSL_CERT_FILE``. Proxies of the environment are used,
+    but not to this machine itself.
     """
     host = urlsplit(url).hostname or ""
     trust = await asyncio.to_thread(ssl.create_default_context) if url.startswith("wss:") else None
     try:
-        return await connect(
+        socket = await connect(
             url,
             ssl=trust,
             proxy=None if is_loopback(host) else True,
@@ -415,6 +416,13 @@ async def open_socket(url: str, *, timeout_s: float) -> ClientConnection:
         )
     except Exception as error:
         raise unreachable(url, error) from error
+    try:
+        yield socket
+    finally:
+        try:
+            await socket.close()
+        finally:
+            socket.transport.abort()
 
 
 def unreachable(url: str, error: Exception) -> AgentError:

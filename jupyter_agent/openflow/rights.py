@@ -76,7 +76,7 @@ def allowed(acl: object, principals: Collection[str], right: Right) -> bool:
         return True
     granted = denied = 0
     for entry in acl if isinstance(acl, list) else []:
-        if not isinstance(entry, dict) or entry.get("_id") not in principals:
+        if not isinstance(entry, dict) or not isinstance(who := entry.get("_id"), str) or who not in principals:
             continue
         if entry.get("deny"):
             denied |= mask(entry.get("rights"))
