@@ -163,7 +163,7 @@ async def test_stop_lets_the_whole_group_tidy_up(tmp_path: Path) -> None:
     process = await start(Command(("sh", "-c", f"{graceful}; true"), tmp_path, inherited_environment()), tag="t")
     assert await process.stdout.readline() == b"ready\n"
     await process.stop(grace_s=DEADLINE_S)
-    assert await rest(process) == "asked to stop\ntidied up\n"
+    assert (await rest(process), await process.stderr.read()) == ("asked to stop\ntidied up\n", b"")
     assert process.exit == Exit(None, "SIGTERM")
 
 
