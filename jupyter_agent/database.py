@@ -125,13 +125,13 @@ class Database:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self.path.chmod(0o600)  # SQLite gives its -wal and -shm files the same mode
-            connection = self._connect()
         except OSError as error:
             raise Unavailable(f"{self.path} cannot be opened for writing ({error.strerror}).") from error
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
+        connection = self._connect()
         try:
-            self._migrate(connection)
+            version = self._version(connection)  # before anything is written
+            self._set_up(connection)
+            self._migrate(connection, version)
         except sqlite3.Error as error:
             connection.close()
             raise self._unavailable(error) from error
@@ -141,22 +141,22 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            for pragma in PRAGMAS:
-                connection.execute(pragma)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
+        return sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+
+    def _version(self, connection: sqlite3.Connection) -> int:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise NewerVersion(
                 f"{self.path} was written by a newer version of jupyter_agent (format {version}, this one knows "
                 f"{len(self._migrations)}): upgrade jupyter_agent, or use another home."
             )
+        return int(version)
+
+    def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
         for number in range(version, len(self._migrations)):
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -172,8 +172,9 @@ class Database:
         try:
             if connection is None:
                 connection = self._reading.connection = self._connect()
-                connection.execute("PRAGMA query_only = ON")
                 self._open.append(connection)
+                self._set_up(connection)
+                connection.execute("PRAGMA query_only = ON")
             connection.execute("BEGIN")
             try:
                 return job(connection)

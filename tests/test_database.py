@@ -92,6 +92,9 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 async def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
     async with Database(tmp_path / "x.db", [first, second]):
         pass
+    connection = sqlite3.connect(tmp_path / "x.db")
+    connection.execute("PRAGMA journal_mode = DELETE")  # opening it as ours would change this
+    connection.close()
     before = (tmp_path / "x.db").read_bytes()
     with pytest.raises(NewerVersion, match=r"format 2, this one knows 1\): upgrade jupyter_agent"):
         async with Database(tmp_path / "x.db", [first]):

@@ -119,7 +119,7 @@ async def test_an_ended_watch_is_silent(client: Client, things: str) -> None:
 async def test_a_watcher_that_takes_nothing_is_disconnected_and_the_hub_goes_on(
     client: Client, hub: Hub, things: str
 ) -> None:
-    async with line(hub.url, max_queue=1) as deaf:
+    async with line(hub.url, max_queue=1, close_timeout=1) as deaf:
         await deaf.sign_in(hub)
         for _ in range(50):
             command, _ = await deaf.ask("watch", pb.WatchRequest(collectionname=things))
