@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -66,6 +67,12 @@ class Hub:
         """Add a user; a running hub is reached over the wire."""
         command = [sys.executable, "-m", "jupyter_agent.hub", "user-add", "--home", str(self.home), name]
         subprocess.run(command, input=password.encode(), check=True, capture_output=True, timeout=DEADLINE_S)
+
+    def token_key(self) -> str:
+        """What the hub signs its tokens with, to make one that it would take but for its age."""
+        with contextlib.closing(sqlite3.connect(self.home / "hub" / "hub.db")) as store:
+            (value,) = store.execute("SELECT value FROM settings WHERE name = 'token key'").fetchone()
+        return str(value)
 
     @property
     def url(self) -> str:
