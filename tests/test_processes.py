@@ -341,6 +341,8 @@ async def test_a_reaper_that_was_killed_is_replaced_and_told_all(tmp_path: Path,
     os.kill(pid, signal.SIGKILL)
     await until_async(lambda: gone(pid))
     second = await start(child(tmp_path, "stubborn.py"), tag="second")
+    for process in (first, second):
+        await process.stdout.readline()
     reaper.watch("second", second.pid)
     assert reaper.pid not in (None, pid)
     await asyncio.to_thread(reaper.close)  # in place of our own end: it cannot tell the two apart
