@@ -71,7 +71,7 @@ async def clients(hub: Hub, count: int) -> AsyncIterator[list[Client]]:
         yield opened
 
 
-async def test_kill_9_loses_nothing_acknowledged(home: Home, tmp_path: Path, budgets: dict[str, int]) -> None:
+async def test_kill_9_loses_nothing_that_was_acknowledged(home: Home, tmp_path: Path, budgets: dict[str, int]) -> None:
     seed = int(os.environ.get("JUPYTER_AGENT_SEED") or time.time_ns())
     chance = random.Random(seed)  # noqa: S311 - moments and contents, no secrets
     known = Acknowledged()

@@ -86,7 +86,7 @@ async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
     def prepared() -> tuple[Filter, Order, Document]:
         return _filter(request.query), _order(request.orderby), parse_object(request.projection, "projection")
 
-    wanted, order, projection = await off_loop(request.query, prepared)
+    wanted, order, projection = await off_loop(request.query + request.projection, prepared)
     shown = projection_of(projection)
 
     def job(collection: Collection) -> str:

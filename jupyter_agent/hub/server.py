@@ -97,6 +97,8 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._http is not None:
+            self._http.stop()
         self._users.close()
         self._files.close()
         await self._store.__aexit__(kind, error, trace)
@@ -206,7 +208,7 @@ class Server:
 
     async def _end(self) -> None:
         if self._http is not None:
-            self._http.stop()
+            self._http.stop()  # nobody new
         for connection in list(self._connections.values()):
             connection.close(GOING_AWAY, "the hub ends")
         if self._http is not None:
