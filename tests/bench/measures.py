@@ -147,7 +147,7 @@ def notebook() -> Iterator[Figure]:
             assert run["state"] == "succeeded", run["error"]
             ours.append(time.perf_counter() - start)
             start = time.perf_counter()
-            papermill = [BIN / "papermill", "-k", "python3", path, path.with_name("out.ipynb")]
+            papermill = [str(BIN / "papermill"), "-k", "python3", str(path), str(path.with_name("out.ipynb"))]
             subprocess.run(papermill, check=True, capture_output=True)
             theirs.append(time.perf_counter() - start)
         ms, peer_ms = (round(statistics.median(times) * 1000) for times in (ours, theirs))
