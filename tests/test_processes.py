@@ -196,6 +196,16 @@ async def test_end_kills_what_an_ended_child_left(tmp_path: Path) -> None:
     assert gone(sleeper)
 
 
+async def test_a_system_without_pidfd_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    completed = await run(python(tmp_path, "-c", "print(1); raise SystemExit(3)"), tag="t", timeout_s=DEADLINE_S)
+    assert (completed.exit, completed.output) == (Exit(3), "1\n")
+    process = await start(child(tmp_path, "stubborn.py"), tag="t")
+    await process.stdout.readline()
+    await process.stop(grace_s=0)
+    assert process.exit == Exit(None, "SIGKILL")
+
+
 async def test_stop_of_an_ended_child_does_no_harm(tmp_path: Path) -> None:
     process = await start(python(tmp_path, "-c", ""), tag="t")
     await process.wait()

@@ -472,6 +472,8 @@ async def test_a_run_whose_row_is_gone_harms_no_other(agent: Agent) -> None:
     submitted = await agent.submit(prepare)
     with pytest.raises(Unavailable):
         await submitted.wait()
+    async with asyncio.timeout(DEADLINE_S):
+        assert [page async for page in submitted.output.follow()] == []
     assert agent.supervisor.live(submitted.row.id) is None
     assert (await agent.ended(program(""))).state == "succeeded"
 

@@ -178,6 +178,7 @@ class Supervisor:
         except Exception:
             log.exception("Run %s could not be seen to its end", run.row.id)
             with contextlib.suppress(Exception):  # then its row will be found unfinished
+                await run.output.close()
                 await run.give_up(closing=self._closing)
         finally:
             run.abandon()
