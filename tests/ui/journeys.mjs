@@ -13,14 +13,15 @@ const journeys = {
     await agentIs(page, 'Not running');
     await openPanel(page);
     await agentIs(page, 'Connected');
+    await page.locator('.jp-agent-Empty', { hasText: 'jupyter agent demo' }).waitFor();
     const name = await ask('publish');
     const view = await runPackage(page, name);
-    await page.locator('.jp-agent-StatusItem', { hasText: '1 run' }).waitFor();
+    await agentIs(page, '1 run');
     await page.locator('.jp-agent-Run [role=progressbar][aria-valuetext*="cell"]').waitFor(LONG);
     await runIs(view, 'Succeeded', LONG);
     await seePlot(view);
     assert.ok((await view.locator('.jp-agent-Results tr').count()) > 0, 'results are shown');
-    await page.locator('.jp-agent-Run[data-state=succeeded]').waitFor();
+    await row(page, name, 'succeeded').waitFor();
     await agentIs(page, 'Connected');
 
     const [report] = await Promise.all([
@@ -45,11 +46,11 @@ const journeys = {
     await openPanel(page);
     const name = await ask('publish');
     const view = await runPackage(page, name);
-    await view.locator('.jp-agent-Console-line', { hasText: 'tick 3' }).waitFor();
+    await line(view, 'tick 3').waitFor();
     await page.getByRole('button', { name: `Cancel ${name}` }).click();
     await runIs(view, 'Cancelled');
-    await page.locator('.jp-agent-Run[data-state=cancelled]').waitFor();
-    assert.equal(await page.locator('.jp-agent-Run').getByRole('button', { name: 'Cancel' }).count(), 0);
+    await row(page, name, 'cancelled').waitFor();
+    assert.equal(await page.getByRole('button', { name: `Cancel ${name}` }).count(), 0);
     assert.match(await view.locator('.jp-agent-Trouble').textContent(), /cancel/i);
   },
 
@@ -58,7 +59,7 @@ const journeys = {
     await openPanel(page);
     const name = await ask('publish');
     const view = await runPackage(page, name);
-    await view.locator('.jp-agent-Console-line', { hasText: 'tick 1' }).waitFor();
+    await line(view, 'tick 1').waitFor();
     await ask('kill');
     await agentIs(page, 'Not running');
     await runIs(view, 'Out of contact');
@@ -67,8 +68,8 @@ const journeys = {
     await runIs(view, 'Lost');
     assert.ok((await view.locator('.jp-agent-Trouble').textContent()).length > 10, 'why it was lost is said');
     const next = await runPackage(page, name);
-    await next.locator('.jp-agent-Console-line', { hasText: 'tick 1' }).waitFor();
-    await page.locator('.jp-agent-Run[data-state=running]').waitFor();
+    await line(next, 'tick 1').waitFor();
+    await row(page, name, 'running').waitFor();
   },
 
   /** Jupyter is restarted: the run goes on, and the page follows it again without being loaded again. */
@@ -76,7 +77,7 @@ const journeys = {
     await openPanel(page);
     const name = await ask('publish');
     const view = await runPackage(page, name);
-    await view.locator('.jp-agent-Console-line', { hasText: 'tick 1' }).waitFor();
+    await line(view, 'tick 1').waitFor();
     await ask('stop');
     await agentIs(page, 'No connection');
     const before = await view.locator('.jp-agent-Console-line').count();
@@ -92,16 +93,15 @@ const journeys = {
     );
   },
 
-  /** From nothing: the empty panel says what to do, packages appear by themselves, an error is said in words. */
+  /** An error is said in words, in the view and in the list. */
   async failure(page) {
     await openPanel(page);
-    await page.locator('.jp-agent-Empty', { hasText: 'jupyter agent demo' }).waitFor();
     const name = await ask('publish');
     const view = await runPackage(page, name);
     await runIs(view, 'Failed');
     assert.match(await view.locator('.jp-agent-Trouble').textContent(), /no such column/);
-    await view.locator('.jp-agent-Console-line[data-stream=stderr]', { hasText: 'ValueError' }).waitFor();
-    await page.locator('.jp-agent-Run[data-state=failed]', { hasText: 'no such column' }).waitFor();
+    await line(view, 'ValueError', '[data-stream=stderr]').waitFor();
+    await row(page, name, 'failed').filter({ hasText: 'no such column' }).waitFor();
   },
 
   /** Parameters are typed; a line that is none is refused before anything runs. */
@@ -117,7 +117,7 @@ const journeys = {
     await page.locator('.jp-Dialog textarea').press('Control+Enter');
     const view = page.locator('.jp-agent-RunView:visible');
     await runIs(view, 'Succeeded');
-    await view.locator('.jp-agent-Console-line', { hasText: "level=3 region='the north'" }).waitFor();
+    await line(view, "level=3 region='the north'").waitFor();
     await view.locator('.jp-agent-Facts', { hasText: 'level = 3' }).waitFor();
   },
 
@@ -127,7 +127,7 @@ const journeys = {
     const name = await ask('publish');
     const view = await runPackage(page, name);
     const lines = view.locator('.jp-agent-Console-line');
-    await view.locator('.jp-agent-Console-line', { hasText: 'line 59999' }).waitFor();
+    await line(view, 'line 59999').waitFor();
     assert.ok((await lines.count()) < 6000, 'what is far above is taken out of the page');
     await view.locator('.jp-agent-Console-note', { hasText: 'earlier lines' }).waitFor();
     const scroller = view.locator('.jp-agent-Console-scroller');
@@ -136,7 +136,7 @@ const journeys = {
     await scroller.evaluate(it => (it.scrollTop -= 2000));
     await view.getByRole('button', { name: 'Follow the end' }).waitFor();
     await ask('go on');
-    await view.locator('.jp-agent-Console-line', { hasText: 'the very end' }).waitFor({ state: 'attached' });
+    await line(view, 'the very end').waitFor({ state: 'attached' });
     assert.ok((await toEnd()) > 1000, 'the reader is not carried away');
     await view.getByRole('button', { name: 'Follow the end' }).click();
     assert.ok((await toEnd()) < 30);
@@ -145,8 +145,13 @@ const journeys = {
 
   /** Without a mouse: palette, panel, list, tabs; and what a screen reader is told. */
   async keyboard(page) {
-    await page.keyboard.press('Control+Shift+C');
-    await page.locator('.lm-CommandPalette-input:visible').fill('Show the Agent Panel');
+    const palette = page.locator('.lm-CommandPalette-input:visible');
+    while (!(await palette.isVisible())) {
+      // JupyterLab reads its shortcuts after it shows itself.
+      await page.keyboard.press('Control+Shift+C');
+      await palette.waitFor({ timeout: 1000 }).catch(() => undefined);
+    }
+    await palette.fill('Show the Agent Panel');
     await page.keyboard.press('Enter');
     await agentIs(page, 'Connected');
     const name = await ask('publish');
@@ -154,17 +159,27 @@ const journeys = {
     await page.keyboard.press('Enter');
     const view = page.locator('.jp-agent-RunView:visible');
     await runIs(view, 'Succeeded');
-    await page.locator('.jp-agent-Run .jp-agent-Item-open').first().focus();
+    await row(page, name, 'succeeded').locator('.jp-agent-Item-open').focus();
     await page.keyboard.press('Enter');
     await view.getByRole('tab', { name: 'Console' }).waitFor();
     assert.equal(await view.getByRole('tab', { name: 'Console' }).getAttribute('aria-selected'), 'true');
     await page.getByRole('status').filter({ hasText: 'Connected' }).first().waitFor();
     await view.getByRole('status').filter({ hasText: 'Succeeded' }).waitFor();
     await view.getByRole('log').waitFor();
-    const runs = await api(page, 'runs');
-    assert.equal(runs.runs.length, 1, 'opening a run does not start another');
+    const { runs } = await api(page, 'runs');
+    assert.equal(runs.filter(run => run.package === name).length, 1, 'opening a run does not start another');
   }
 };
+
+/** A run in the panel's list. */
+function row(page, name, state) {
+  return page.locator(`.jp-agent-Run[data-state=${state}]`, { hasText: name });
+}
+
+/** The first line of the console with this text. */
+function line(view, text, kind = '') {
+  return view.locator(`.jp-agent-Console-line${kind}`, { hasText: text }).first();
+}
 
 /** The plot is in the view, and it is a picture that was loaded, not the mark of a broken one. */
 async function seePlot(view) {

@@ -14,7 +14,8 @@ const FLAGS = [
   '--disable-sync'
 ];
 
-const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const lines = readline.createInterface({ input: process.stdin });
+const answers = lines[Symbol.asyncIterator]();
 
 /** Ask the test for something and wait until it is done; gives back what it says. */
 export async function ask(what) {
@@ -41,7 +42,8 @@ export async function travel(journey) {
     throw error;
   } finally {
     await browser.close();
-    answers.return();
+    lines.close();
+    process.stdin.destroy();
   }
 }
 

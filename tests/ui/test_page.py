@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import psutil
 import pytest
 
 from jupyter_agent.home import AgentClient, Home, running_agent
-from tests.conftest import make_package, pid_in, start_agent, until
+from tests.conftest import end_all, make_package, pid_in, start_agent, until
 
 HERE = Path(__file__).parent
 TOKEN = "a-token-of-the-tests"
@@ -134,6 +135,24 @@ def free_port() -> int:
 StartLab = Callable[..., Lab]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab with one agent, for the journeys that leave both as they are."""
+    home = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+            patch.delenv(name, raising=False)
+        patch.setenv("JUPYTER_AGENT_HOME", str(home.path))
+        server = Lab(home, tmp_path_factory.mktemp("shared") / "lab", USER_X_Y, free_port())
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            end_all(home)
+            shutil.rmtree(home.path.parent, ignore_errors=True)
+
+
 @pytest.fixture
 def lab(home: Home, tmp_path: Path) -> Iterator[StartLab]:
     """Starts JupyterLab on the home."""
@@ -217,9 +236,9 @@ def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, home: Home, lab
     travel("demo", lab(base_url), {"publish": publish(home, demo)}, tmp_path)
 
 
-def test_a_run_is_cancelled_from_the_panel(home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_a_run_is_cancelled_from_the_panel(shared: Lab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "ticks", TICKS)
-    travel("cancel", lab(USER_X_Y), {"publish": publish(home, package)}, tmp_path)
+    travel("cancel", shared, {"publish": publish(shared.home, package)}, tmp_path)
 
 
 def test_the_page_survives_the_end_of_the_agent(home: Home, lab: StartLab, tmp_path: Path) -> None:
@@ -242,23 +261,23 @@ def test_the_page_survives_a_restart_of_jupyter(home: Home, lab: StartLab, tmp_p
     travel("restarted", server, actions, tmp_path)
 
 
-def test_a_failure_is_shown_in_words(home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_a_failure_is_shown_in_words(shared: Lab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "fails", FAILS)
-    travel("failure", lab(), {"publish": publish(home, package)}, tmp_path)
+    travel("failure", shared, {"publish": publish(shared.home, package)}, tmp_path)
 
 
-def test_parameters_are_typed_in_a_dialog(home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_parameters_are_typed_in_a_dialog(shared: Lab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "greets", GREETS)
-    travel("parameters", lab(), {"publish": publish(home, package)}, tmp_path)
+    travel("parameters", shared, {"publish": publish(shared.home, package)}, tmp_path)
 
 
-def test_much_output_is_followed(home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_much_output_is_followed(shared: Lab, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     package = python_package(tmp_path / "floods", FLOODS.format(gate=str(gate)))
-    actions: Actions = {"publish": publish(home, package), "go on": gate.touch}
-    travel("flood", lab(), actions, tmp_path)
+    actions: Actions = {"publish": publish(shared.home, package), "go on": gate.touch}
+    travel("flood", shared, actions, tmp_path)
 
 
-def test_everything_can_be_reached_without_a_mouse(home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_everything_can_be_reached_without_a_mouse(shared: Lab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "prints", "print('done')\n")
-    travel("keyboard", lab(), {"publish": publish(home, package)}, tmp_path)
+    travel("keyboard", shared, {"publish": publish(shared.home, package)}, tmp_path)
