@@ -7,17 +7,20 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyter_agent.home import AgentClient, Home, running_agent, write_private
-from tests.conftest import cli, ended, make_package, pid_in, printed, start_agent, until
+from tests.conftest import cli, end_all, ended, make_package, pid_in, printed, start_agent, until
 
 COMMAND = (sys.executable, "-m", "jupyter_agent.cli")
 
@@ -29,6 +32,19 @@ pathlib.Path('made.txt').write_text('made by the run')
 """
 FAILING = "import sys\nprint('so far')\nsys.exit('the end of it')\n"
 SLOW = "import time\nfor n in range(600):\n    print('tick', n, flush=True)\n    time.sleep(0.1)\n"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Home]:
+    """A home with a running agent, for all tests that leave it running."""
+    made = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+            environment.delenv(name, raising=False)
+        start_agent(made)
+        yield made
+        end_all(made)
+    shutil.rmtree(made.path.parent, ignore_errors=True)
 
 
 @pytest.fixture
@@ -136,8 +152,8 @@ class TestServe:
 
 
 class TestRun:
-    def test_output_results_and_files(self, home: Home, talking: Path) -> None:
-        done = cli("run", str(talking), home=home)
+    def test_output_results_and_files(self, shared: Home, talking: Path) -> None:
+        done = cli("run", str(talking), home=shared)
         assert done.returncode == 0, done
         assert done.stdout.startswith("on stdout\n")
         assert "on stderr\n" in done.stderr
@@ -146,53 +162,53 @@ class TestRun:
         assert Path(made[1]).read_text() == "made by the run"
         assert "\x1b" not in done.stdout + done.stderr
 
-    def test_json_is_one_document_and_all_else_on_stderr(self, home: Home, talking: Path) -> None:
-        done = cli("run", "--json", str(talking), home=home)
+    def test_json_is_one_document_and_all_else_on_stderr(self, shared: Home, talking: Path) -> None:
+        done = cli("run", "--json", str(talking), home=shared)
         run = json.loads(done.stdout)
         assert run["state"] == "succeeded"
-        assert run == AgentClient(running_agent(home) or "").request("GET", f"runs/{run['id']}")
+        assert run == AgentClient(running_agent(shared) or "").request("GET", f"runs/{run['id']}")
         assert "on stdout" in done.stderr
 
-    def test_a_failed_run(self, home: Home, failing: Path) -> None:
-        done = cli("run", str(failing), home=home)
+    def test_a_failed_run(self, shared: Home, failing: Path) -> None:
+        done = cli("run", str(failing), home=shared)
         assert done.returncode == 1
         assert "the end of it" in sentence(done)
         assert "so far" in done.stdout
-        again = cli("run", "--json", str(failing), home=home)
+        again = cli("run", "--json", str(failing), home=shared)
         assert again.returncode == 1
         assert json.loads(again.stdout)["state"] == "failed"
 
-    def test_what_cannot_be_started_is_json_too(self, home: Home) -> None:
-        done = cli("run", "--json", "./no/such.ipynb", home=home)
+    def test_what_cannot_be_started_is_json_too(self, shared: Home) -> None:
+        done = cli("run", "--json", "./no/such.ipynb", home=shared)
         assert done.returncode == 1
         assert "such.ipynb" in sentence(done)
         assert set(json.loads(done.stdout)) == {"message", "reason"}
 
     def test_a_bare_name_is_a_packages_and_a_folder_is_hinted_at(
-        self, home: Home, talking: Path, monkeypatch: pytest.MonkeyPatch
+        self, shared: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        start_agent(home)
-        monkeypatch.chdir(talking.parent)
-        done = cli("run", "talking", home=home)
+        make_package(tmp_path / "unpublished", {"main.py": TALKING}, openiap={"language": "python"})
+        monkeypatch.chdir(tmp_path)
+        done = cli("run", "unpublished", home=shared)
         assert done.returncode == 1
-        assert "./talking" in sentence(done)
-        done = cli("run", "./talking", home=home)
+        assert "./unpublished" in sentence(done)
+        done = cli("run", "./unpublished", home=shared)
         assert done.returncode == 0, done
 
-    def test_parameters_reach_the_run(self, home: Home, tmp_path: Path) -> None:
+    def test_parameters_reach_the_run(self, shared: Home, tmp_path: Path) -> None:
         program = "import json, os\nprint(json.dumps(json.load(open(os.environ['payloadfile']))))\n"
         folder = make_package(tmp_path / "asks", {"main.py": program}, openiap={"language": "python"})
-        done = cli("run", str(folder), "-p", "n=5", "-p", "t='5'", "-p", "u=a=b", "-p", "on=true", home=home)
+        done = cli("run", str(folder), "-p", "n=5", "-p", "t='5'", "-p", "u=a=b", "-p", "on=true", home=shared)
         assert json.loads(done.stdout.splitlines()[0]) == {"n": 5, "t": "5", "u": "a=b", "on": True}
 
-    def test_a_time_limit(self, home: Home, slow: Path) -> None:
-        done = cli("run", "--json", str(slow), "--timeout", "1.5", home=home)
+    def test_a_time_limit(self, shared: Home, slow: Path) -> None:
+        done = cli("run", "--json", str(slow), "--timeout", "1.5", home=shared)
         assert done.returncode == 1
         assert json.loads(done.stdout)["state"] == "timed_out"
 
-    def test_interrupting_cancels_the_run_and_waits_for_its_end(self, home: Home, slow: Path) -> None:
-        agent = start_agent(home)
-        running = spawn(home, "run", str(slow), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def test_interrupting_cancels_the_run_and_waits_for_its_end(self, shared: Home, slow: Path) -> None:
+        agent = start_agent(shared)
+        running = spawn(shared, "run", str(slow), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert running.stdout is not None
         assert running.stdout.readline() == b"tick 0\n"
         running.send_signal(signal.SIGINT)
@@ -213,14 +229,13 @@ class TestRun:
         os.kill(pid_in(home.agent_file) or 0, signal.SIGKILL)
         out, err = running.communicate(timeout=60)
         assert running.returncode == 1
-        assert json.loads(out)["state"] == "lost"
+        assert json.loads(out).get("state") == "lost", (out, err)
         assert b"Traceback" not in err
 
 
 class TestTerminal:
-    def test_progress_is_drawn_and_taken_away(self, home: Home, notebook: Path) -> None:
-        start_agent(home)
-        text = Terminal(home, "run", str(notebook)).to_the_end()
+    def test_progress_is_drawn_and_taken_away(self, shared: Home, notebook: Path) -> None:
+        text = Terminal(shared, "run", str(notebook)).to_the_end()
         assert re.search(r"\r\x1b\[K.*cell [23] of 3.*█", text)
         assert "\x1b[32m✓ succeeded" in text or "✓ succeeded" in text
         shown = [line.rsplit("\r\x1b[K", 1)[-1] for line in text.replace("\r\n", "\n").split("\n")]
@@ -230,46 +245,44 @@ class TestTerminal:
         assert len(longest) < 70
 
     @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-    def test_colours_are_not_forced(self, home: Home, talking: Path, environment: dict[str, str]) -> None:
-        start_agent(home)
-        assert cli("run", str(talking), home=home).returncode == 0
-        text = Terminal(home, "runs", "list", **environment).to_the_end()
+    def test_colours_are_not_forced(self, shared: Home, talking: Path, environment: dict[str, str]) -> None:
+        assert cli("run", str(talking), home=shared).returncode == 0
+        text = Terminal(shared, "runs", "list", **environment).to_the_end()
         assert "succeeded" in text
         assert "\x1b[" not in text
 
-    def test_a_table_fits_the_terminal(self, home: Home, tmp_path: Path) -> None:
+    def test_a_table_fits_the_terminal(self, shared: Home, tmp_path: Path) -> None:
         folder = make_package(tmp_path / ("long-" * 20), {"main.py": FAILING}, openiap={"language": "python"})
-        start_agent(home)
-        assert cli("run", str(folder), home=home).returncode == 1
-        text = Terminal(home, "runs", "list").to_the_end()
+        assert cli("run", str(folder), home=shared).returncode == 1
+        text = Terminal(shared, "runs", "list", "--package", folder.name).to_the_end()
         lines = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "").splitlines()
         assert len(lines) == 2
         assert all(len(line) <= 70 for line in lines)
 
 
 class TestRuns:
-    def test_detached_and_found_again(self, home: Home, slow: Path, talking: Path) -> None:
-        agent = start_agent(home)
-        run_id = cli("run", str(slow), "--detach", home=home).stdout.strip()
+    def test_detached_and_found_again(self, shared: Home, slow: Path, talking: Path) -> None:
+        agent = start_agent(shared)
+        run_id = cli("run", str(slow), "--detach", home=shared).stdout.strip()
         until(lambda: "tick 2" in printed(agent, run_id))
-        other = json.loads(cli("run", "--json", str(talking), home=home).stdout)["id"]
-        listed = json.loads(cli("runs", "list", "--json", home=home).stdout)
-        assert [run["id"] for run in listed] == [other, run_id]
-        only = json.loads(cli("runs", "list", "--json", "--state", "running", "--limit", "1", home=home).stdout)
+        other = json.loads(cli("run", "--json", str(talking), home=shared).stdout)["id"]
+        listed = json.loads(cli("runs", "list", "--json", home=shared).stdout)
+        assert [run["id"] for run in listed[:2]] == [other, run_id]
+        only = json.loads(cli("runs", "list", "--json", "--state", "running", "--limit", "1", home=shared).stdout)
         assert [run["id"] for run in only] == [run_id]
-        assert [
-            r["id"] for r in json.loads(cli("runs", "list", "--json", "--package", "talking", home=home).stdout)
-        ] == [other]
-        table = cli("runs", "list", home=home).stdout
+        of_one = json.loads(cli("runs", "list", "--json", "--package", "slow", home=shared).stdout)
+        assert {run["package"] for run in of_one} == {"slow"}
+        assert of_one[0]["id"] == run_id
+        table = cli("runs", "list", home=shared).stdout
         assert run_id in table
         assert "running" in table
-        assert json.loads(cli("runs", "show", "last", "--json", home=home).stdout)["id"] == other
-        assert run_id in cli("runs", "show", run_id[:-1], home=home).stdout
-        assert run_id in cli("runs", "show", run_id[-8:], home=home).stdout
-        cancelled = cli("runs", "cancel", run_id, "--json", home=home)
+        assert json.loads(cli("runs", "show", "last", "--json", home=shared).stdout)["id"] == other
+        assert run_id in cli("runs", "show", run_id[:-1], home=shared).stdout
+        assert run_id in cli("runs", "show", run_id[-8:], home=shared).stdout
+        cancelled = cli("runs", "cancel", run_id, "--json", home=shared)
         assert cancelled.returncode == 0
         assert json.loads(cancelled.stdout)["state"] == "cancelled"
-        again = cli("runs", "cancel", run_id, home=home)
+        again = cli("runs", "cancel", run_id, home=shared)
         assert again.returncode == 1
         assert "ended already" in sentence(again)
 
@@ -284,20 +297,20 @@ class TestRuns:
         for strange in ("../status", "a?b", "a#b", "%2e%2e"):
             assert "no run" in sentence(cli("runs", "show", strange, home=home))
 
-    def test_logs_keep_the_streams_apart(self, home: Home, talking: Path) -> None:
-        run = json.loads(cli("run", "--json", str(talking), home=home).stdout)
+    def test_logs_keep_the_streams_apart(self, shared: Home, talking: Path) -> None:
+        run = json.loads(cli("run", "--json", str(talking), home=shared).stdout)
         for more in ([], ["-f"]):
-            done = cli("runs", "logs", run["id"], *more, home=home)
+            done = cli("runs", "logs", run["id"], *more, home=shared)
             assert done.returncode == 0
             assert done.stdout == "on stdout\n"
             assert "on stderr\n" in done.stderr
-        document = json.loads(cli("runs", "logs", run["id"], "--json", home=home).stdout)
-        assert [chunk["text"] for chunk in document["chunks"] if chunk["stream"] == "stdout"] == ["on stdout\n"]
+        document = json.loads(cli("runs", "logs", run["id"], "--json", home=shared).stdout)
+        assert "".join(c["text"] for c in document["chunks"] if c["stream"] == "stdout") == "on stdout\n"
 
-    def test_following_the_logs_of_a_run_to_its_end(self, home: Home, slow: Path) -> None:
-        agent = start_agent(home)
-        run_id = cli("run", str(slow), "--detach", home=home).stdout.strip()
-        following = spawn(home, "runs", "logs", "-f", run_id, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    def test_following_the_logs_of_a_run_to_its_end(self, shared: Home, slow: Path) -> None:
+        agent = start_agent(shared)
+        run_id = cli("run", str(slow), "--detach", home=shared).stdout.strip()
+        following = spawn(shared, "runs", "logs", "-f", run_id, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert following.stdout is not None
         assert following.stdout.readline() == b"tick 0\n"
         agent.request("POST", f"runs/{run_id}/cancel", {})
@@ -305,11 +318,11 @@ class TestRuns:
         assert following.wait(60) == 0
         following.stdout.close()
 
-    def test_a_reader_that_has_enough_is_no_error(self, home: Home, tmp_path: Path) -> None:
+    def test_a_reader_that_has_enough_is_no_error(self, shared: Home, tmp_path: Path) -> None:
         program = "for n in range(200000):\n    print('line', n)\n"
         folder = make_package(tmp_path / "long", {"main.py": program}, openiap={"language": "python"})
-        run_id = json.loads(cli("run", "--json", str(folder), home=home).stdout)["id"]
-        reading = spawn(home, "runs", "logs", run_id, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        run_id = json.loads(cli("run", "--json", str(folder), home=shared).stdout)["id"]
+        reading = spawn(shared, "runs", "logs", run_id, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert reading.stdout is not None
         assert reading.stderr is not None
         assert reading.stdout.readline() == b"line 0\n"
@@ -318,29 +331,29 @@ class TestRuns:
         assert reading.wait(60) != 0
         reading.stderr.close()
 
-    def test_files(self, home: Home, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        run_id = json.loads(cli("run", "--json", str(talking), home=home).stdout)["id"]
-        listed = json.loads(cli("runs", "artifacts", "last", "--json", home=home).stdout)
+    def test_files(self, shared: Home, talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run_id = json.loads(cli("run", "--json", str(talking), home=shared).stdout)["id"]
+        listed = json.loads(cli("runs", "artifacts", "last", "--json", home=shared).stdout)
         assert [artifact["name"] for artifact in listed] == ["made.txt"]
-        assert "made.txt" in cli("runs", "artifacts", run_id, home=home).stdout
+        assert "made.txt" in cli("runs", "artifacts", run_id, home=shared).stdout
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        assert cli("runs", "artifacts", run_id, "made.txt", home=home).returncode == 0
+        assert cli("runs", "artifacts", run_id, "made.txt", home=shared).returncode == 0
         assert Path("made.txt").read_text() == "made by the run"
-        assert "exists already" in sentence(cli("runs", "artifacts", run_id, "made.txt", home=home))
-        assert cli("runs", "artifacts", run_id, "made.txt", "-o", "other.txt", home=home).returncode == 0
-        assert cli("runs", "artifacts", run_id, "made.txt", "-o", "-", home=home).stdout == "made by the run"
-        missing = cli("runs", "artifacts", run_id, "no.txt", home=home)
+        assert "exists already" in sentence(cli("runs", "artifacts", run_id, "made.txt", home=shared))
+        assert cli("runs", "artifacts", run_id, "made.txt", "-o", "other.txt", home=shared).returncode == 0
+        assert cli("runs", "artifacts", run_id, "made.txt", "-o", "-", home=shared).stdout == "made by the run"
+        missing = cli("runs", "artifacts", run_id, "no.txt", home=shared)
         assert missing.returncode == 1
         assert "no.txt" in sentence(missing)
         assert sorted(path.name for path in Path().iterdir()) == ["made.txt", "other.txt"]
 
-    def test_what_a_run_says_steers_no_terminal(self, home: Home, tmp_path: Path) -> None:
+    def test_what_a_run_says_steers_no_terminal(self, shared: Home, tmp_path: Path) -> None:
         program = "import sys\nsys.exit('\\x1b]0;owned\\x07 the end')\n"
         folder = make_package(tmp_path / "rude", {"main.py": program}, openiap={"language": "python"})
-        cli("run", str(folder), home=home)
+        cli("run", str(folder), home=shared)
         for command in (("runs", "list"), ("runs", "show", "last")):
-            done = cli(*command, home=home)
+            done = cli(*command, home=shared)
             assert "the end" in done.stdout
             assert "\x1b" not in done.stdout
 
@@ -359,15 +372,15 @@ class TestPackages:
         assert missing.returncode == 1
         assert "none" in sentence(missing)
 
-    def test_publishing_listing_showing_running(self, home: Home, talking: Path) -> None:
-        published = json.loads(cli("package", "publish", str(talking), "--json", home=home).stdout)
+    def test_publishing_listing_showing_running(self, shared: Home, talking: Path) -> None:
+        published = json.loads(cli("package", "publish", str(talking), "--json", home=shared).stdout)
         assert (published["name"], published["version"]) == ("talking", "1.0.0")
-        assert "talking" in cli("package", "list", home=home).stdout
-        shown = json.loads(cli("package", "show", "talking", "--json", home=home).stdout)
+        assert "talking" in cli("package", "list", home=shared).stdout
+        shown = json.loads(cli("package", "show", "talking", "--json", home=shared).stdout)
         assert shown["id"] == published["id"]
-        assert published["id"] in cli("package", "show", published["id"], home=home).stdout
-        assert cli("run", published["id"], home=home).returncode == 0
-        missing = cli("package", "show", "none/such", home=home)
+        assert published["id"] in cli("package", "show", published["id"], home=shared).stdout
+        assert cli("run", published["id"], home=shared).returncode == 0
+        missing = cli("package", "show", "none/such", home=shared)
         assert missing.returncode == 1
         assert "none/such" in sentence(missing)
 
@@ -410,14 +423,14 @@ class TestDemo:
             until(lambda: running_agent(other) is None)
 
 
-def test_files_of_a_killed_fetch_are_not_left_behind(home: Home, tmp_path: Path) -> None:
+def test_files_of_a_killed_fetch_are_not_left_behind(shared: Home, tmp_path: Path) -> None:
     program = f"with open('big.bin', 'wb') as file:\n    file.truncate({200 << 20})\n"
     folder = make_package(tmp_path / "big", {"main.py": program}, openiap={"language": "python"})
-    agent = start_agent(home)
+    agent = start_agent(shared)
     run = ended(agent, agent.request("POST", "runs", {"target": str(folder)})["id"])
     target = tmp_path / "there"
     target.mkdir()
-    fetching = spawn(home, "runs", "artifacts", run["id"], "big.bin", "-o", str(target / "big.bin"))
+    fetching = spawn(shared, "runs", "artifacts", run["id"], "big.bin", "-o", str(target / "big.bin"))
     until(lambda: any(target.iterdir()))
     fetching.send_signal(signal.SIGINT)
     if fetching.wait(30) != 0:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import psutil
 import pytest
 
 from jupyter_agent import processes
@@ -53,6 +55,13 @@ async def make_bridge(home: Home) -> AsyncIterator[Callable[..., Bridge]]:
         await bridge.close()
 
 
+def connections(agent: AgentClient) -> int:
+    """How many connections to its socket the agent has open."""
+    process = psutil.Process(agent.request("GET", "status")["agent"]["pid"])
+    sockets = [socket for socket in process.net_connections("unix") if str(socket.laddr) == agent.socket]
+    return len(sockets) - 1  # the one that listens
+
+
 def launch(agent: AgentClient, folder: Path) -> str:
     """A short run."""
     package = make_package(folder / "short", {"main.py": "print(1)\n"}, openiap={"language": "python"})
@@ -85,9 +94,10 @@ async def test_when_nobody_listens_it_lets_go_and_comes_back_with_the_next_reque
 ) -> None:
     agent = await asyncio.to_thread(start_agent, home)
     listener = Listener(listening=False)
-    bridge = make_bridge(listener, unused_s=0.01)
+    bridge = make_bridge(listener, unused_s=0)
     bridge.wake()
     await eventually(lambda: listener.has_told(connected=True))
+    await eventually(lambda: connections(agent) == 0)
     run_id = await asyncio.to_thread(launch, agent, tmp_path)
     await asyncio.to_thread(ended, agent, run_id)
     assert listener.states() == []
@@ -99,11 +109,26 @@ async def test_when_nobody_listens_it_lets_go_and_comes_back_with_the_next_reque
 async def test_while_somebody_listens_it_stays(make_bridge: Callable[..., Bridge], home: Home, tmp_path: Path) -> None:
     agent = await asyncio.to_thread(start_agent, home)
     listener = Listener(listening=True)
-    make_bridge(listener, unused_s=0.01).wake()
+    make_bridge(listener, unused_s=0).wake()
     await eventually(lambda: listener.has_told(connected=True))
     for count in (1, 2):
         await asyncio.to_thread(launch, agent, tmp_path)
         await eventually(lambda: listener.states().count("succeeded") >= count)  # noqa: B023 - awaited at once
+
+
+async def test_it_can_be_ended_at_any_moment(make_bridge: Callable[..., Bridge], home: Home) -> None:
+    await asyncio.to_thread(start_agent, home)
+    random = Random(1)  # noqa: S311 - moments, not secrets
+    for _ in range(100):
+        bridge = make_bridge(Listener(listening=True), unused_s=300)
+        bridge.wake()
+        for _ in range(random.randrange(30)):
+            await asyncio.sleep(0)
+        await asyncio.sleep(random.choice((0, 0, 0.001, 0.002, 0.004, 0.008)))
+        if random.random() < 0.5:
+            bridge.wake()
+        async with asyncio.timeout(10):
+            await bridge.close()
 
 
 def test_events_of_unknown_kinds_are_left_out() -> None:

@@ -73,7 +73,7 @@ def status(context: Context, _given: argparse.Namespace) -> int:
 def _facts(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
     agent, openflow, hub, runs = found["agent"], found["openflow"] or {}, found["hub"], found["runs"]
     age = duration(time.time() - agent["started"])
-    yield "Agent", f"runs since {age} (pid {agent['pid']}, version {agent['version']})"
+    yield "Agent", f"has run for {age} (pid {agent['pid']}, version {agent['version']})"
     yield "Home", agent["home"]
     embedded = f" (the embedded hub, pid {hub['pid']})" if hub else ""
     yield "OpenFlow", f"{openflow.get('url') or 'not known yet'}{embedded}"

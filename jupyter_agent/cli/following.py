@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ STATES = {
 """Symbol, its substitute in ASCII, and colour; all others are failures."""
 
 FAILURE = ("✗", "x", "red")
+
+DYING_S = 2
+"""For this long an agent that has been killed may still take a connection."""
 
 BAR = 20
 """Characters of a progress bar."""
@@ -71,9 +75,21 @@ class Following:
         finally:
             self._console.clear()
         if self.run["state"] not in ENDED:
-            self._console.note("The agent ended; it is asked again what became of the run.", "yellow")
-            self.run = self._context.agent().request("GET", f"runs/{self.run['id']}")
+            self._console.note("The agent ended; it is started again to tell what became of the run.", "yellow")
+            self.run = self._from_the_next_agent()
         return self.run
+
+    def _from_the_next_agent(self) -> dict[str, Any]:
+        deadline = time.monotonic() + DYING_S
+        while True:
+            try:
+                run: dict[str, Any] = self._context.agent().request("GET", f"runs/{self.run['id']}")
+            except Unavailable:  # the old one's last moments
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return run
 
     def cancel(self) -> None:
         """Ask the agent to cancel the run."""

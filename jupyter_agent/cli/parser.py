@@ -56,9 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
 class Commands:
     """The sub-commands of a command; each knows the options that are the same everywhere."""
 
-    def __init__(
-        self, parser: argparse.ArgumentParser, shared: Parser, *, required: bool = True
-    ) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, shared: Parser, *, required: bool = True) -> None:
         self._shared = shared
         self._added = parser.add_subparsers(metavar="COMMAND", required=required, parser_class=Parser)
 

@@ -111,8 +111,9 @@ class Bridge:
                 await self._attach()
             if self._is_wanted():
                 self._tell(STATUS, {"status": NO_AGENT})
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self._poll_s)
+            with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may swallow the cancellation
+                async with asyncio.timeout(self._poll_s):
+                    await self._nudge.wait()
 
     async def _attach(self) -> None:
         """Follow the agent for as long as one runs; what goes wrong is said once."""

@@ -161,7 +161,7 @@ class _Delegate(HTTPMessageDelegate):
         try:
             if (waiting := call()) is not None:
                 await waiting
-        except Exception as error:  # noqa: BLE001 - raised again by exchange()
+        except BaseException as error:  # noqa: BLE001 - raised again by exchange(): Tornado would swallow it
             self.error = self.error or error
             self._stream.close()
 
