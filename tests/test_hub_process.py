@@ -271,6 +271,12 @@ def test_broken_credentials_are_said(path: Path) -> None:
     assert "credentials.json is not readable as JSON" in ended_with(path)
 
 
+def test_a_home_that_takes_no_files_is_said(path: Path) -> None:
+    with_store(path)
+    (path / "hub" / "hub.json").mkdir()
+    assert ended_with(path) == f"The hub cannot write to {path} (Is a directory).\n"
+
+
 async def test_lost_credentials_are_made_anew_for_the_same_user(path: Path) -> None:
     with process(path, "--json") as hub:
         first = json.loads(hub.ready())

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     except AgentError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
+    except OSError as error:
+        print(f"The hub cannot write to {home.path} ({error.strerror}).", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
