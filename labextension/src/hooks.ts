@@ -45,13 +45,21 @@ export function useRun(model: IAgentModel, id: string): IRun | undefined {
   return React.useSyncExternalStore(subscribe, () => model.find(id));
 }
 
-/** The server's time, anew each second (each minute where seconds are not shown). */
+/**
+ * The server's time, anew each second (twice a minute where seconds are not shown). All who use it tick together, so
+ * that one duration does not show two values.
+ */
 export function useNow(model: IAgentModel, everySecond: boolean): number {
   const [now, setNow] = React.useState(() => model.now());
   React.useEffect(() => {
-    setNow(model.now());
-    const timer = window.setInterval(() => setNow(model.now()), everySecond ? 1000 : 30_000);
-    return () => window.clearInterval(timer);
+    const pace = everySecond ? 1000 : 30_000;
+    let timer = 0;
+    const tick = (): void => {
+      setNow(model.now());
+      timer = window.setTimeout(tick, pace - (Date.now() % pace));
+    };
+    tick();
+    return () => window.clearTimeout(timer);
   }, [model, everySecond]);
   return now;
 }

@@ -89,8 +89,8 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
     const tracker = new WidgetTracker<MainAreaWidget<RunView>>({ namespace: 'jupyter-agent' });
     const create = async (runId: string): Promise<MainAreaWidget<RunView>> => {
       const { RunView } = await import('./runview');
-      const settings = app.serviceManager.serverSettings;
-      const content = new RunView({ runId, model, settings, rendermime, trans });
+      const { serverSettings: settings, user } = app.serviceManager;
+      const content = new RunView({ runId, model, settings, rendermime, me: () => user.identity?.username, trans });
       const widget = new MainAreaWidget({ content });
       widget.id = `jupyter-agent-run-${runId}`;
       widget.toolbar.addClass('jp-agent-RunToolbar');

@@ -222,7 +222,7 @@ function RunItem(props: {
   const taken = ended || contact ? elapsed(run, now) : null;
   const detail = ended
     ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
-    : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('making its environment') : '')];
+    : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('its environment') : '')];
   return (
     <li className="jp-agent-Item jp-agent-Run" data-state={run.state} data-run={run.id}>
       <button

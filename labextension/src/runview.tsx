@@ -30,6 +30,8 @@ export interface IRunViewOptions {
   readonly model: IAgentModel;
   readonly settings: ServerConnection.ISettings;
   readonly rendermime: IRenderMimeRegistry;
+  /** The name under which Jupyter knows the user. */
+  readonly me: () => string | undefined;
   readonly trans: TranslationBundle;
 }
 
@@ -235,7 +237,7 @@ function Tabs({ view, trans }: { view: RunView; trans: TranslationBundle }): Rea
 }
 
 function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement {
-  const { view, runId, model, settings, trans } = props;
+  const { view, runId, model, settings, me, trans } = props;
   useView(view);
   const run = useRun(model, runId);
   const contact = useModel(model, 'status', it => it.running);
@@ -270,18 +272,26 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
           {run.error ?? view.trouble}
         </div>
       ) : null}
-      <Facts run={run} trans={trans} />
+      <Facts run={run} me={me} trans={trans} />
       <Results results={run.results} trans={trans} />
       <Artifacts run={run} settings={settings} trans={trans} />
     </header>
   );
 }
 
-function Facts({ run, trans }: { run: IRun; trans: TranslationBundle }): React.ReactElement {
+function Facts({
+  run,
+  me,
+  trans
+}: {
+  run: IRun;
+  me: IRunViewOptions['me'];
+  trans: TranslationBundle;
+}): React.ReactElement {
   const parameters = Object.entries(run.parameters).map(([name, given]) => `${name} = ${value(given)}`);
   const facts: [string, string | null][] = [
     [trans.__('Started'), run.started ? new Date(run.started).toLocaleString() : null],
-    [trans.__('By'), [run.who, run.trigger].filter(Boolean).join(' · ')],
+    [trans.__('By'), [run.who === me() ? trans.__('you') : run.who, run.trigger].filter(Boolean).join(' · ')],
     [trans.__('Parameters'), parameters.join(', ')],
     [trans.__('Peak memory'), run.peak_memory ? size(run.peak_memory) : null],
     [trans.__('CPU time'), run.cpu_s ? `${run.cpu_s.toFixed(1)} s` : null],
@@ -307,19 +317,28 @@ function Results(props: { results: IRun['results']; trans: TranslationBundle }):
   if (!results.length) {
     return null;
   }
+  // The roles are named because the rows are laid out as a grid, which takes a table's meaning away in some browsers.
   return (
-    <table className="jp-agent-Results" aria-label={props.trans.__('Results')}>
-      <tbody>
-        {results.map(([name, given]) => (
-          <tr key={name}>
-            <th scope="row">{name}</th>
-            <td>{resultValue(given)}</td>
-          </tr>
-        ))}
+    <table className="jp-agent-Results" role="table" aria-label={props.trans.__('Results')}>
+      <tbody role="rowgroup">
+        {results.map(([name, given]) => {
+          const text = resultValue(given);
+          return (
+            <tr key={name} role="row" className={name.length + text.length > WIDE ? 'jp-agent-mod-wide' : ''}>
+              <th scope="row" role="rowheader">
+                {name}
+              </th>
+              <td role="cell">{text}</td>
+            </tr>
+          );
+        })}
       </tbody>
     </table>
   );
 }
+
+/** Characters of a result, with its name, that still share a row with others. */
+const WIDE = 32;
 
 function Artifacts(props: {
   run: IRun;

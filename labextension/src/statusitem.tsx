@@ -36,11 +36,12 @@ function StatusItem({ model, commands, trans }: IStatusItemOptions): React.React
   const { tone, word, sentence } = connectionWords(reach, starting, status, trans);
   const live = running ? (runs ?? []).filter(run => !hasEnded(run)).length : 0;
   const busy = live > 0 ? trans._n('%1 run', '%1 runs', live, live) : null;
-  const Icon = toneIcon(busy && tone === 'good' ? 'busy' : tone);
-  const text = busy && tone === 'good' ? busy : [word, busy].filter(Boolean).join(', ');
+  const shown = busy && tone === 'good' ? 'busy' : tone;
+  const Icon = toneIcon(shown);
+  const text = shown === 'busy' && busy ? busy : [word, busy].filter(Boolean).join(', ');
   return (
     <button
-      className={`jp-agent-StatusItem-button jp-agent-mod-${tone}`}
+      className={`jp-agent-StatusItem-button jp-agent-mod-${shown}`}
       title={`${word}: ${sentence}`}
       aria-label={trans.__('Agent: %1. Show its panel', text)}
       onClick={() => void commands.execute(CommandIDs.openPanel)}

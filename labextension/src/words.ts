@@ -124,12 +124,11 @@ export function value(given: unknown): string {
   return typeof given === 'string' ? given : (JSON.stringify(given) ?? String(given));
 }
 
-/** A result value for reading: numbers with digit grouping as long as that loses nothing. */
+/** A result value for reading: large whole numbers with their digits grouped; not those that may be years. */
 export function resultValue(given: unknown): string {
-  if (typeof given === 'number' && Number.isFinite(given)) {
-    return Number.isInteger(given) ? given.toLocaleString() : String(given);
-  }
-  return value(given);
+  return Number.isSafeInteger(given) && Math.abs(given as number) >= 10_000
+    ? (given as number).toLocaleString()
+    : value(given);
 }
 
 /** Name and version of what a run runs. */

@@ -72,6 +72,8 @@ void describe('words', () => {
   void it('shows values without changing them', () => {
     assert.equal(resultValue('text'), 'text');
     assert.equal(resultValue(2.4187), '2.4187');
+    assert.equal(resultValue(2015), '2015');
+    assert.match(resultValue(1234567), /^1.?234.?567$/);
     assert.equal(resultValue({ a: [1, null] }), '{"a":[1,null]}');
     assert.equal(resultValue(null), 'null');
   });
