@@ -11,7 +11,8 @@ import sys
 # Three quarters of the time that nbformat takes to import go into a checker for a format that notebooks do not have.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
-import asyncio  # noqa: E402 - behind the line above
+import argparse  # noqa: E402 - behind the line above
+import asyncio  # noqa: E402
 import logging  # noqa: E402
 import signal  # noqa: E402
 import warnings  # noqa: E402
@@ -20,7 +21,7 @@ from pathlib import Path  # noqa: E402
 from jupyter_agent.errors import AgentError, InvalidInput  # noqa: E402
 from jupyter_agent.notebook.journal import Journal  # noqa: E402
 from jupyter_agent.notebook.kernel import Kernel, KernelDied  # noqa: E402
-from jupyter_agent.notebook.spec import Spec, check_parameters, read_notebook  # noqa: E402
+from jupyter_agent.notebook.spec import Spec, check_parameters, complain, read_notebook  # noqa: E402
 
 
 async def execute(spec: Spec) -> int:
@@ -35,7 +36,7 @@ async def execute(spec: Spec) -> int:
             if isinstance(error, KernelDied):
                 journal.add("kernel_died")
             journal.error(str(error))
-            print(error, file=sys.stderr, flush=True)
+            complain(error)
             return 2
 
 
@@ -55,16 +56,16 @@ async def _execute(spec: Spec, journal: Journal, stopped: asyncio.Event) -> int:
 
 def main(arguments: list[str]) -> int:
     """Execute the notebook that the one argument, a file, tells of."""
-    if len(arguments) != 1:
-        print("usage: python -m jupyter_agent.notebook SPEC", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser("python -m jupyter_agent.notebook", description="Execute one notebook.")
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="a JSON file that says what to execute")
+    given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # of libraries, about notebooks in older forms
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # what nbclient says there, we say ourselves
     try:
-        return asyncio.run(execute(Spec.read(Path(arguments[0]))))
+        return asyncio.run(execute(Spec.read(given.spec)))
     except InvalidInput as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
 
 

@@ -29,7 +29,7 @@ OUTPUT_S = 600
 LOG = logging.getLogger(__name__)
 
 
-class LiveClient(NotebookClient):  # type: ignore[misc]
+class LiveClient(NotebookClient):
     """nbclient, with each output journalled and printed the moment it comes: it has no hook for that."""
 
     def __init__(self, notebook: NotebookNode, kernel: Kernel, journal: Journal) -> None:
@@ -90,7 +90,7 @@ class Execution:
         return cls(notebook, kernel, journal)
 
     async def run(self, stopped: asyncio.Event) -> int:
-        """Execute all cells, or those until ``stopped`` is set; then the kernel is interrupted, and killed if need be."""
+        """Execute all cells, or those until ``stopped`` is set: that interrupts the kernel, and kills it if need be."""
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(self._stop(stopped))
             try:
@@ -125,7 +125,7 @@ class Execution:
         except CellExecutionError as error:
             return STOPPED if stopped.is_set() else self._failed(f"{error.ename}: {error.evalue}", where)
         except (DeadKernelError, KernelDied) as error:
-            return STOPPED if stopped.is_set() else self._died(error, where)
+            return STOPPED if stopped.is_set() else await self._died(error, where)
         return STOPPED if stopped.is_set() else SUCCEEDED
 
     def _is_run(self, cell: NotebookNode) -> bool:
@@ -136,8 +136,8 @@ class Execution:
         self._journal.error(f"{reason.splitlines()[0]} ({where})")
         return CELL_FAILED
 
-    def _died(self, error: Exception, where: str) -> int:
-        end = self._kernel.end_of_process()
+    async def _died(self, error: Exception, where: str) -> int:
+        end = await self._kernel.end_of_process()
         memory = "; perhaps it ran out of memory" if end == "signal SIGKILL" else ""
         text = str(error) if isinstance(error, AgentError) else f"The kernel died in {where} ({end}{memory})."
         self._journal.add("kernel_died")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from jupyter_agent.notebook.spec import complain
 
 
 class Journal:
@@ -42,7 +43,7 @@ class Journal:
             while line:
                 line = line[os.write(self._descriptor, line) :]
         except OSError as error:
-            print(f"The journal of this run cannot be written: {error.strerror}.", file=sys.stderr, flush=True)
+            complain(f"The journal of this run cannot be written: {error.strerror}.")
             os.close(self._descriptor)
             self._descriptor = -1
 

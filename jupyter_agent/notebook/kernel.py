@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import queue
@@ -26,7 +25,7 @@ SOCKET_PATH_LIMIT = 85
 """Bytes of the folder's path, so that ``<folder>/kernel-ipc-5`` fits into ``sun_path`` (104 on macOS, 108 on Linux)."""
 
 POLL_S = 0.25
-STOP_S = 20.0
+STOP_S = 10.0
 """How long a kernel is given to end by itself before it is killed (half of it before SIGTERM)."""
 
 HASTENED = "setattr(__import__('ipykernel.iostream').iostream.OutStream, 'flush', lambda self: None)"
@@ -74,7 +73,6 @@ class Kernel:
         except (OSError, RuntimeError) as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise KernelDied(f"The kernel could not be started: {error}.") from error
-        self._process = self.manager.provisioner.process
         self.client = self.manager.client()
         self.client.start_channels(hb=False)
         self.client.allow_stdin = False
@@ -108,7 +106,7 @@ class Kernel:
                 if message["parent_header"].get("msg_id") in asked:
                     return dict(message["content"])
             if not await self.manager.is_alive():
-                raise KernelDied(f"The kernel ended before it was ready ({self.end_of_process()}).")
+                raise KernelDied(f"The kernel ended before it was ready ({await self.end_of_process()}).")
             if time.monotonic() > deadline:
                 raise KernelDied(f"The kernel was not ready within {self._timeout_s:.0f} s.")
 
@@ -124,11 +122,11 @@ class Kernel:
                     return True
         return False
 
-    def end_of_process(self) -> str:
+    async def end_of_process(self) -> str:
         """How its process ended, in words."""
-        code = self._process.poll()
+        code = await self.manager.provisioner.poll() if self.manager.provisioner else None
         if code is None:
-            return "it runs"
+            return "nobody knows how"
         with contextlib.suppress(ValueError):
             if code < 0:
                 return f"signal {signal.Signals(-code).name}"

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import nbformat
 from nbformat import NotebookNode
@@ -37,7 +37,7 @@ class Console:
             _print(f"{text}\n", sys.stdout)
 
 
-def _print(text: str, stream: IO[str]) -> None:
+def _print(text: str, stream: TextIO) -> None:
     with contextlib.suppress(OSError):
         stream.buffer.write(text.encode("utf-8", "replace"))
         stream.flush()
@@ -112,13 +112,13 @@ def load(path: Path, *, language: str = "") -> NotebookNode:
     """The notebook in the newest form, without outputs of earlier runs. Raises ``InvalidInput`` or ``NotFound``."""
     content = read_notebook(path, language=language)
     try:
-        notebook = nbformat.reads(json.dumps(content), as_version=4, capture_validation_error={})
+        notebook: NotebookNode = nbformat.reads(json.dumps(content), as_version=4, capture_validation_error={})
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
             if not isinstance(cell.source, str):
                 raise TypeError("a cell has no source")  # noqa: TRY301 - one sentence for all that may be wrong
-    except (nbformat.reader.NBFormatError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (nbformat.NBFormatError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).split("\n", 1)[0]
         raise InvalidInput(
             f"{path.name} is not a valid notebook ({reason}): open it in Jupyter and save it."

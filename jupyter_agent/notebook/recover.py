@@ -10,13 +10,15 @@ import sys
 # As in ``__main__``.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-import contextlib  # noqa: E402 - behind the line above
+import argparse  # noqa: E402 - behind the line above
+import contextlib  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from jupyter_agent.errors import AgentError, NotFound  # noqa: E402
 from jupyter_agent.notebook import outputs, parameters  # noqa: E402
 from jupyter_agent.notebook.journal import Journal, events  # noqa: E402
+from jupyter_agent.notebook.spec import complain  # noqa: E402
 
 
 def recover(journal: Path, notebook: Path, output: Path) -> None:
@@ -37,14 +39,15 @@ def recover(journal: Path, notebook: Path, output: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Recover; the three arguments are files."""
-    if len(arguments) != 3:  # noqa: PLR2004 - as the usage says
-        print("usage: python -m jupyter_agent.notebook.recover EVENTS NOTEBOOK OUTPUT", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser("python -m jupyter_agent.notebook.recover", description="Make an output notebook.")
+    for name in ("events", "notebook", "output"):
+        parser.add_argument(name, type=Path, metavar=name.upper())
+    given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # of libraries, about notebooks in older forms
     try:
-        recover(*map(Path, arguments))
+        recover(given.events, given.notebook, given.output)
     except AgentError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 1
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,6 +73,12 @@ def read_notebook(path: Path, *, language: str = "") -> dict[str, Any]:
     if language and written_in and written_in != language:
         raise InvalidInput(f"{path.name} is written in {written_in}, but its kernel would run {language}.")
     return content
+
+
+def complain(text: object) -> None:
+    """Say something to whoever looks at the output of this process."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def language_of(content: Mapping[str, Any]) -> str:
