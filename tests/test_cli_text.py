@@ -54,6 +54,13 @@ def test_a_table_too_narrow_for_its_columns_is_wider_than_the_terminal() -> None
     assert column_widths([["a" * 10] * 5], 8) == [6] * 5
 
 
+def test_soft_columns_give_way_first() -> None:
+    rows = [["a" * 20, "b" * 30, "c" * 40]]
+    assert column_widths(rows, 80, soft=(2,)) == [20, 30, 26]
+    assert column_widths(rows, 50, soft=(0, 2)) == [8, 30, 8]
+    assert column_widths(rows, 40, soft=(2,)) == [15, 15, 6]
+
+
 def test_what_is_cut_says_so() -> None:
     assert cut("abcdef", 6) == "abcdef"
     assert cut("abcdefg", 6) == "abcde…"

@@ -6,7 +6,7 @@ import json as jsonlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -66,9 +66,19 @@ class Console:
         """A line beside the result: on stderr."""
         self._write(self.err, f"{self.paint(text, colour, self.err)}\n")
 
-    def rows(self, head: Sequence[str], rows: Iterable[Sequence[object]], colours: Sequence[str] = ()) -> None:
-        """A table, as wide as the terminal at most; ``colours``: of each row's first column."""
-        cells = table([head, *([plain(cell) for cell in row] for row in rows)], self.width(self.out))
+    def rows(
+        self,
+        head: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        soft: Collection[int] = (),
+        colours: Sequence[str] = (),
+    ) -> None:
+        """A table, as wide as the terminal at most.
+
+        ``soft`` are the columns that are cut first; ``colours`` those of each row's first column.
+        """
+        cells = table([head, *([plain(cell) for cell in row] for row in rows)], self.width(self.out), soft)
         for index, row in enumerate(cells):
             if index == 0:
                 self.line(self.paint("  ".join(row).rstrip(), "bold"))
@@ -94,8 +104,9 @@ class Console:
 
     def bar(self, text: str) -> None:
         """Show ``text`` below everything else, in place of the one before; only on a terminal."""
-        self._bar = text
-        self._draw()
+        if text != self._bar:
+            self._bar = text
+            self._draw()
 
     def clear(self) -> None:
         """Take the bar away; after a text that ended in the middle of a line, begin a new one."""

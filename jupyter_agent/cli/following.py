@@ -28,7 +28,7 @@ FAILURE = ("✗", "x", "red")
 DYING_S = 2
 """For this long an agent that has been killed may still take a connection."""
 
-BAR = 20
+BAR = 12
 """Characters of a progress bar."""
 
 
@@ -44,10 +44,10 @@ def state_colour(run: dict[str, Any]) -> str:
 
 
 def progress_text(console: Console, run: dict[str, Any]) -> str:
-    """``running  cell 3 of 9  ██████░░░░``."""
+    """``running  cell 3 of 9``, on a terminal with a bar."""
     progress = run.get("progress") or {}
     parts = [state_text(console, run), plain(progress.get("label"))]
-    if run["state"] == "running" and progress.get("total"):
+    if console.live and run["state"] == "running" and progress.get("total"):
         filled = round(BAR * min(1.0, progress.get("done", 0) / progress["total"]))
         parts.append(console.symbol("█", "#") * filled + console.symbol("░", ".") * (BAR - filled))
     return "  ".join(part for part in parts if part)

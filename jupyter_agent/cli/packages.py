@@ -57,7 +57,7 @@ def list_packages(context: Context, _given: argparse.Namespace) -> int:
         context.console.document(found)
     elif found:
         rows = [(p["name"], p["version"], p["language"], p["id"], p["description"]) for p in found]
-        context.console.rows(("NAME", "VERSION", "LANGUAGE", "ID", "DESCRIPTION"), rows)
+        context.console.rows(("NAME", "VERSION", "LANGUAGE", "ID", "DESCRIPTION"), rows, soft=(4,))
     else:
         context.console.note("There are no packages yet: `jupyter-agent package publish FOLDER` publishes one.")
     return 0

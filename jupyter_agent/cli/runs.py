@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from jupyter_agent.cli.context import Context, segment
 from jupyter_agent.cli.following import Following, file_of, run_folder, state_colour, state_text
-from jupyter_agent.cli.text import local_time, plain, size, took
+from jupyter_agent.cli.text import local_time, plain, short_time, size, took
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
 
@@ -32,11 +32,14 @@ def list_runs(context: Context, given: argparse.Namespace) -> int:
     if console.json:
         console.document(found)
     elif found:
+        terminal = console.width(console.out) is not None
+        when, name = (short_time, _short) if terminal else (local_time, str)
         rows = [
-            (state_text(console, r), r["package"], local_time(r["created"]), took(r), r["id"], _remark(r))
+            (state_text(console, r), r["package"], when(r["created"]), took(r), name(r["id"]), _remark(r))
             for r in found
         ]
-        console.rows(("STATE", "PACKAGE", "CREATED", "TOOK", "RUN", ""), rows, [state_colour(r) for r in found])
+        head = ("STATE", "PACKAGE", "CREATED", "TOOK", "RUN", "")
+        console.rows(head, rows, soft=(1, 5), colours=[state_colour(r) for r in found])
     else:
         console.note("There are no such runs." if given.state or given.package else "There are no runs yet.")
     return 0
@@ -56,6 +59,11 @@ def _runs(agent: AgentClient, *, limit: int, **filters: str | None) -> list[dict
     return found
 
 
+def _short(run_id: str) -> str:
+    """The time in a run's id, which is enough to find it."""
+    return run_id.rpartition("-")[0] or run_id
+
+
 def _remark(run: dict[str, Any]) -> str:
     if run["error"]:
         return str(run["error"])
@@ -66,6 +74,7 @@ def _remark(run: dict[str, Any]) -> str:
 
 def find(agent: AgentClient, wanted: str) -> dict[str, Any]:
     """The run with this id, with a unique beginning or end of it, or the ``last``. Raises ``NotFound``."""
+    wanted = wanted.rstrip("…")  # as a table may have cut it
     if wanted == "last":
         newest = _runs(agent, limit=1)
         if not newest:

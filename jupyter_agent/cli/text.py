@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
@@ -24,20 +24,21 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
-def column_widths(rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
-    """The columns' widths; when all do not fit in ``width``, the widest give way first."""
+def column_widths(rows: Sequence[Sequence[str]], width: int | None, soft: Collection[int] = ()) -> list[int]:
+    """The columns' widths; when all do not fit in ``width``, the soft ones give way first, then the widest."""
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     if width is None:
         return widths
     room = width - len(GAP) * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    for yielding in (soft, range(len(widths))):
+        while sum(widths) > room and max((widths[index] for index in yielding), default=0) > NARROWEST:
+            widths[max(yielding, key=widths.__getitem__)] -= 1
     return widths
 
 
-def table(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+def table(rows: Sequence[Sequence[str]], width: int | None, soft: Collection[int] = ()) -> list[list[str]]:
     """The cells, cut and padded to their columns."""
-    widths = column_widths(rows, width)
+    widths = column_widths(rows, width, soft)
     return [[cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=False)] for row in rows]
 
 
@@ -53,6 +54,11 @@ def local_time(iso: str | None) -> str:
     """``2025-03-01 14:05:09`` in the user's time zone."""
     time = moment(iso)
     return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else ""
+
+
+def short_time(iso: str | None) -> str:
+    """``03-01 14:05``, where the run's id beside it tells the rest."""
+    return local_time(iso)[5:16]
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ API = "/jupyter-agent/api/v1/"
 BODY_LIMIT = 16 << 20
 """Bytes of a request; parameters are values, files go by other ways."""
 
-SANDBOX = "sandbox allow-scripts allow-popups allow-downloads; frame-ancestors 'self'"
+SANDBOX = "sandbox allow-scripts allow-popups allow-downloads"
 """What notebooks made runs, but with an origin of its own: neither Jupyter's cookies nor its API are in reach."""
 
 
@@ -112,8 +112,8 @@ class ArtifactHandler(ForwardHandler):
 
     @property
     def content_security_policy(self) -> str:
-        """The sandbox, whatever else is set for Jupyter's own pages."""
-        return SANDBOX
+        """The sandbox, and what is set for Jupyter's own pages (who may frame them)."""
+        return f"{SANDBOX}; {super(APIHandler, self).content_security_policy}"
 
 
 class StatusHandler(GateHandler):
