@@ -372,6 +372,18 @@ class TestForwarding:
             assert client.post(f"runs/{run['id']}/cancel", json={}).status_code == 200
             assert follow(server, run["id"])[-1]["run"]["state"] == "cancelled"
 
+    def test_the_home_may_be_a_setting(self, jupyter: Start, home: Home) -> None:
+        other = Home(home.path.parent / "other")
+        strict = "c.ServerApp.allow_unauthenticated_access = False\n"
+        server = jupyter(config=f"c.JupyterAgent.home = {str(other.path)!r}\n{strict}")
+        try:
+            with server.client() as client:
+                assert client.post("start").json()["agent"]["home"] == str(other.path)
+            assert httpx.get(f"{server.api}status").status_code == 403
+        finally:
+            end_all(other)
+        assert not home.path.exists()
+
     def test_many_who_ask_at_once_start_one_agent(self, jupyter: Start, home: Home) -> None:
         servers = [jupyter(), jupyter()]
         with ThreadPoolExecutor(8) as pool:

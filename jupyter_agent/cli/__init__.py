@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _translated(error: OSError | http.client.HTTPException) -> AgentError:
+    if isinstance(error, TimeoutError):
+        return Unavailable("The agent did not answer in time: its log is in `logs` of its home.")
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return AgentError(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
     return Unavailable("The agent ended while it answered: try again.")
