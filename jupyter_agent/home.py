@@ -262,6 +262,8 @@ class AgentClient:
             with file.open("wb") as target:
                 while data := response.read(1 << 18):
                     target.write(data)
+            if response.length:  # Python before 3.13 says nothing of an answer that was cut short
+                raise Unavailable(f"The agent ended before {file.name} was whole: try again.")
 
     def _send(self, connection: UnixConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
         data = None if body is None else json.dumps(body).encode()

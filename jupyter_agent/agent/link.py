@@ -103,7 +103,8 @@ class Link:
                         raise self.error
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), 0.5)
+                        async with asyncio.timeout(0.5):
+                            await self._changed.wait()
         except TimeoutError:
             reason = self.error
             raise Unavailable(f"OpenFlow cannot be reached: {reason or 'it does not answer.'}") from reason

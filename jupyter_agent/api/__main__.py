@@ -35,8 +35,10 @@ IDLE_CHECK_S = 5.0
 class Process:
     """One agent on one home, from its lock to its end."""
 
-    def __init__(self, home: Home, config: Config) -> None:
+    def __init__(self, home: Home, config: Config, *, stays: bool) -> None:
+        """``stays``: it was started by hand, and does not end by itself."""
         self._home = home
+        self._stays = stays
         self._faces = Faces()
         self._events = Broadcast()
         self._end = asyncio.Event()
@@ -89,7 +91,7 @@ class Process:
 
     def _unneeded(self) -> bool:
         agent = self._agent
-        if agent.lifetime == "always" or agent.supervisor.live_runs() or agent.console.busy:
+        if self._stays or agent.lifetime == "always" or agent.supervisor.live_runs() or agent.console.busy:
             return False
         if agent.link.endpoint is not None and not agent.link.endpoint.embedded:
             return False
@@ -135,7 +137,7 @@ def main() -> int:
     try:
         home.prepare()
         with Lock(home.path / "agent.lock", held=f"An agent runs on {home.path} already."):
-            asyncio.run(Process(home, load_config()).run())
+            asyncio.run(Process(home, load_config(), stays=not given.detached).run())
     except Conflict as error:
         sys.stderr.write(f"{error}\n")
         return 0 if given.detached else 1

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tornado import web  # noqa: TID251 - the agent's HTTP API
 from tornado.httpserver import HTTPServer
@@ -97,8 +98,8 @@ class Handler(web.RequestHandler):
 
     @property
     def who(self) -> str:
-        """The Jupyter user that the gate names; else the OS user, who alone can open the socket."""
-        return self.request.headers.get(USER_HEADER) or f"cli:{user_name()}"
+        """The Jupyter user that the gate names (percent-encoded); else the OS user, who alone can open the socket."""
+        return unquote(self.request.headers.get(USER_HEADER, "")) or f"cli:{user_name()}"
 
     def reply(self, value: object, status: int = 200) -> None:
         """End the answer with JSON."""
@@ -299,7 +300,8 @@ class Stream(Handler):
                 if row.state.ended:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await changed.wait()
         finally:
             unsubscribe()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -52,13 +51,18 @@ def server_start(*, enabled: bool) -> tuple[float, float]:
     """CPU milliseconds and MiB of a Jupyter server that has just come up."""
     with tempfile.TemporaryDirectory(prefix="ja-") as folder:
         info = Path(folder) / "runtime"
-        setting = json.dumps({"jupyter_agent": enabled})
+        setting = f"c.ServerApp.jpserver_extensions = {{'jupyter_agent': {enabled}}}\n"
+        (Path(folder) / "jupyter_server_config.py").write_text(setting)
         command = [
             *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--port=0"),
             f"--ServerApp.root_dir={folder}",
-            f"--ServerApp.jpserver_extensions={setting}",
         ]
-        environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(info), "JUPYTER_AGENT_HOME": f"{folder}/home"}
+        environment = {
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(info),
+            "JUPYTER_AGENT_HOME": f"{folder}/home",
+            "JUPYTER_CONFIG_DIR": folder,
+        }
         server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             until(lambda: list(info.glob("jpserver-*.json")), what="the server is up")
