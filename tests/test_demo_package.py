@@ -22,7 +22,7 @@ RESULT_TYPE = "application/vnd.jupyter-agent+json"
 @pytest.fixture(scope="module")
 def notebook() -> Any:
     text = entry_point(FOLDER, Manifest.read(FOLDER)).read_text(encoding="utf-8")
-    return nbformat.reads(text, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]  # it has no types
+    return nbformat.reads(text, as_version=nbformat.NO_CONVERT)
 
 
 def code_cells(notebook: Any) -> list[Any]:

@@ -140,7 +140,7 @@ def test_package_openiap_json_counts_before_package_json(tmp_path: Path) -> None
 
 def test_the_document_fills_what_an_archive_does_not_say(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text("")
-    document = {
+    document: dict[str, object] = {
         "_id": "1",
         "name": "Old tool (2)",
         "language": "python",
