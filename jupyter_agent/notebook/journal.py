@@ -31,8 +31,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._close()
 
     def add(self, event: str, **facts: Any) -> None:
         """Append one event."""
@@ -44,8 +43,12 @@ class Journal:
                 line = line[os.write(self._descriptor, line) :]
         except OSError as error:
             complain(f"The journal of this run cannot be written: {error.strerror}.")
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
+        self._descriptor = -1
 
     def error(self, text: str) -> None:
         """Say what the run failed of, in one line."""

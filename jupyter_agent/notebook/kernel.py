@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import zmq
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec as ClientKernelSpec
 from jupyter_client.kernelspec import KernelSpecManager
@@ -27,6 +28,12 @@ SOCKET_PATH_LIMIT = 85
 POLL_S = 0.25
 STOP_S = 10.0
 """How long a kernel is given to end by itself before it is killed (half of it before SIGTERM)."""
+
+ENDLESS = (
+    "(lambda thread: thread.schedule(lambda: thread.socket.setsockopt("
+    f"{int(zmq.SNDHWM)}, 0)))(get_ipython().kernel.iopub_thread)"
+)
+"""A kernel drops outputs when 1000 of them wait to be sent: rather its queue grows, and ours."""
 
 HASTENED = "setattr(__import__('ipykernel.iostream').iostream.OutStream, 'flush', lambda self: None)"
 """Two threads of ipykernel 7 now and then wait for one another at the end, for the 10 s that a flush may take."""
@@ -74,6 +81,7 @@ class Kernel:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise KernelDied(f"The kernel could not be started: {error}.") from error
         self.client = self.manager.client()
+        self.client.context.setsockopt(zmq.RCVHWM, 0)  # see ENDLESS
         self.client.start_channels(hb=False)
         self.client.allow_stdin = False
         return self
@@ -97,7 +105,10 @@ class Kernel:
             asked.add(self.client.kernel_info())
             info = await self._answer(asked, deadline)
             if await self._heard(asked):
-                return info
+                break
+        if self._spec.language == "python":
+            self.client.execute(ENDLESS, silent=True, store_history=False)
+        return info
 
     async def _answer(self, asked: set[str], deadline: float) -> dict[str, Any]:
         while True:
@@ -108,6 +119,7 @@ class Kernel:
             if not await self.manager.is_alive():
                 raise KernelDied(f"The kernel ended before it was ready ({await self.end_of_process()}).")
             if time.monotonic() > deadline:
+                await self.kill()
                 raise KernelDied(f"The kernel was not ready within {self._timeout_s:.0f} s.")
 
     async def _heard(self, asked: set[str]) -> bool:

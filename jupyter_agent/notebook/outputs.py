@@ -118,7 +118,14 @@ def load(path: Path, *, language: str = "") -> NotebookNode:
                 cell.outputs, cell.execution_count = [], None
             if not isinstance(cell.source, str):
                 raise TypeError("a cell has no source")  # noqa: TRY301 - one sentence for all that may be wrong
-    except (nbformat.NBFormatError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        nbformat.NBFormatError,
+        nbformat.ValidationError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = (str(error) or type(error).__name__).split("\n", 1)[0]
         raise InvalidInput(
             f"{path.name} is not a valid notebook ({reason}): open it in Jupyter and save it."
