@@ -24,8 +24,6 @@ from jupyter_agent.notebook.parameters import inject
 
 KERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:")
 RESULT = "display({{{2!r}: {{'result': {{{0!r}: {1}}}}}, 'text/plain': '{0}'}}, raw=True)"
-    "display({{'application/vnd.jupyter-agent+json': {{'result': {{{0!r}: {1}}}}}, 'text/plain': '{0}'}}, raw=True)"
-)
 
 
 def code(source: str, *tags: str) -> Any:
