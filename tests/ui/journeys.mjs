@@ -85,12 +85,10 @@ const journeys = {
     await agentIs(page, '1 run');
     await runIs(view, 'Running');
     await view.locator('.jp-agent-Console-line').nth(before + 20).waitFor();
-    const lines = await view.locator('.jp-agent-Console-line[data-stream=stdout]').allTextContents();
-    assert.deepEqual(
-      lines,
-      lines.map((_, index) => `tick ${index}`),
-      'every line once, in order'
-    );
+    // Of the last line only a part may have come yet.
+    const lines = (await view.locator('.jp-agent-Console-line[data-stream=stdout]').allTextContents()).slice(0, -1);
+    const wrong = lines.findIndex((text, index) => text !== `tick ${index}`);
+    assert.equal(wrong, -1, `every line once, in order: ${lines.slice(Math.max(0, wrong - 3), wrong + 4).join(' | ')}`);
   },
 
   /** An error is said in words, in the view and in the list. */
