@@ -7,14 +7,14 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jupyter_agent.openflow.client import Client, Credentials, QueueEvent
 
 from jupyter_agent.errors import ServerRefused
-from jupyter_agent.home import AgentClient, Home, read_json
-from tests.conftest import make_package, start_agent
+from jupyter_agent.home import AgentClient, Home
+from jupyter_agent.openflow.client import Credentials
+from tests.agent_peers import Caller, connected, first_user, published
+from tests.conftest import ended, start_agent
 
 WALK = "import os, time\nfor n in range(3):\n    print('step', n, flush=True)\n    time.sleep(0.3)\n"
 ENVIRONMENT = """
@@ -24,36 +24,6 @@ json.dump({"answer": 42}, open(os.environ["payloadfile"], "w"))
 """
 
 
-class Caller:
-    """A client with a queue of its own, as the web UI has one."""
-
-    def __init__(self, client: Client, queue: str) -> None:
-        self.client = client
-        self.queue = queue
-        self.received: list[QueueEvent] = []
-        self.arrived = asyncio.Event()
-
-    async def hear(self, event: QueueEvent) -> None:
-        self.received.append(event)
-        self.arrived.set()
-
-    async def send(self, to: str, data: dict[str, Any], *, correlation_id: str, strip_token: bool = False) -> None:
-        await self.client.queue_message(
-            to, data, reply_to=self.queue, correlation_id=correlation_id, strip_token=strip_token
-        )
-
-    async def until(self, command: str, **fields: Any) -> dict[str, Any]:
-        """The first message with this command and these fields."""
-        async with asyncio.timeout(90):
-            while True:
-                for event in self.received:
-                    data = event.data
-                    if data.get("command") == command and all(data.get(k) == v for k, v in fields.items()):
-                        return dict(data)
-                self.arrived.clear()
-                await self.arrived.wait()
-
-
 @pytest.fixture
 def running(home: Home) -> AgentClient:
     return start_agent(home)
@@ -61,32 +31,8 @@ def running(home: Home) -> AgentClient:
 
 @pytest.fixture
 async def caller(running: AgentClient, home: Home) -> AsyncIterator[Caller]:
-    stored = read_json(home.hub / "credentials.json") or {}
-    url = running.request("GET", "status")["hub"]["apiurl"]
-    credentials = Credentials(username=stored["username"], password=stored["password"])
-    async with connected(url, credentials) as made:
+    async with connected(running.request("GET", "status")["hub"]["apiurl"], first_user(home)) as made:
         yield made
-
-
-class connected:  # noqa: N801 - used as a context
-    def __init__(self, url: str, credentials: Credentials) -> None:
-        self.client = Client(url, credentials, version="1", requests_per_s=None)
-
-    async def __aenter__(self) -> Caller:
-        await self.client.__aenter__()
-        await self.client.connected(30)
-        made = Caller(self.client, "")
-        made.queue = (await self.client.register_queue("", made.hear)).name
-        return made
-
-    async def __aexit__(self, *arguments: object) -> None:
-        await self.client.__aexit__(*arguments)  # type: ignore[arg-type]
-
-
-def published(agent: AgentClient, folder: Path, program: str, **openiap: Any) -> str:
-    make_package(folder, {"main.py": program}, openiap={"language": "python", **openiap})
-    package: str = agent.request("POST", "packages", {"path": str(folder)})["id"]
-    return package
 
 
 async def test_runpackage_streams_and_ends(running: AgentClient, caller: Caller, tmp_path: Path) -> None:
@@ -226,3 +172,60 @@ async def test_a_result_is_told_after_the_hub_was_away(
     end = await named.until("runpackage", completed=True)
     assert end["success"] is True
     assert "step 11" in end["output"]
+
+
+async def test_the_queue_runs_packages_only(running: AgentClient, caller: Caller, tmp_path: Path) -> None:
+    """A path is for the home's own user: whoever may invoke the agent may not run any file of its machine."""
+    (tmp_path / "mine.py").write_text("print('secret')\n")
+    queue = running.request("GET", "status")["queue"]
+    await caller.send(queue, {"command": "runpackage", "id": str(tmp_path / "mine.py")}, correlation_id="a")
+    assert "mine.py" in (await caller.until("runpackage", success=False))["error"]
+    assert running.request("GET", "runs")["runs"] == []
+
+
+async def test_a_run_without_stream_can_be_killed_by_its_name(
+    running: AgentClient, caller: Caller, tmp_path: Path
+) -> None:
+    package = await asyncio.to_thread(published, running, tmp_path / "long", "import time\ntime.sleep(600)\n")
+    queue = running.request("GET", "status")["queue"]
+    await caller.send(queue, {"command": "runpackage", "id": package, "stream": False}, correlation_id="mine")
+    await caller.until("runpackage", completed=False)
+    await caller.send(queue, {"command": "kill", "id": "mine"}, correlation_id="k")
+    assert (await caller.until("kill"))["success"] is True
+    run = running.request("GET", "runs")["runs"][0]
+    assert (await asyncio.to_thread(ended, running, run["id"]))["state"] == "cancelled"
+
+
+async def test_the_settings_limit_what_the_queue_runs(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jupyter_agent_config.py").write_text("c.Agent.timeout_s = 1.0\nc.Agent.grace_s = 1.0\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    running = start_agent(home)
+    async with connected(running.request("GET", "status")["hub"]["apiurl"], first_user(home)) as caller:
+        package = await asyncio.to_thread(published, running, tmp_path / "long", "import time\ntime.sleep(600)\n")
+        queue = running.request("GET", "status")["queue"]
+        await caller.send(queue, {"command": "runpackage", "id": package}, correlation_id="a")
+        assert "limit of 1 s" in (await caller.until("runpackage", completed=True))["error"]
+
+
+BAD_PAYLOADS = {
+    "half a surrogate pair": """open(p, "w").write('{"a": "\\\\ud800"}')""",
+    "too deep": """open(p, "w").write('{"a":' * 100000)""",
+    "not JSON": """open(p, "wb").write(b"\\xff\\xfe")""",
+    "a FIFO": """os.unlink(p); os.mkfifo(p)""",
+    "a huge integer": """open(p, "w").write('{"a": 1' + "0" * 5000 + '}')""",
+    "a date of YAML": """open(p, "w").write('{"a": NaN}')""",
+    "too big": """open(p, "w").write('{"a": "' + "x" * (170 << 20) + '"}')""",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PAYLOADS)
+async def test_a_result_arrives_whatever_the_package_made_of_its_payload(
+    running: AgentClient, caller: Caller, tmp_path: Path, bad: str
+) -> None:
+    program = f"import os\np = os.environ['payloadfile']\n{BAD_PAYLOADS[bad]}\nprint('done')\n"
+    package = await asyncio.to_thread(published, running, tmp_path / "bad", program)
+    queue = running.request("GET", "status")["queue"]
+    await caller.send(queue, {"command": "runpackage", "id": package}, correlation_id="a")
+    assert (await caller.until("runpackage", completed=True))["success"] is True

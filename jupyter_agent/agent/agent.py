@@ -32,23 +32,28 @@ class Agent(Configurable):
 
     max_runs = Int(
         max(2, (os.cpu_count() or 2)),
+        min=1,
         help="How many runs may be under way at once; further ones wait, by priority, then in the order they came.",
     ).tag(config=True)
     keep_runs = Int(
         500,
+        min=0,
         help="How many ended runs are kept, with their output and artifacts; the oldest go first.",
     ).tag(config=True)
     timeout_s = Float(
         0.0,
+        min=0,
         help="Seconds after which a run is stopped, where the run itself asks for nothing else; 0: never.",
     ).tag(config=True)
     memory_mb = Int(
         0,
+        min=0,
         help="MiB of memory that a run's processes may use together, where the run itself asks for nothing else; "
         "0: as much as there is.",
     ).tag(config=True)
     grace_s = Float(
         10.0,
+        min=0,
         help="Seconds between the polite request to end (SIGTERM) and the end by force (SIGKILL) of a run.",
     ).tag(config=True)
     grant_agent_token = List(
@@ -61,7 +66,9 @@ class Agent(Configurable):
         help="`on demand`: the agent ends by itself some minutes after the last page, command or run that needed it. "
         "`always`: it stays.",
     ).tag(config=True)
-    idle_s = Float(300.0, help="Seconds without a page, command or run after which the agent ends.").tag(config=True)
+    idle_s = Float(300.0, min=0, help="Seconds without a page, command or run after which the agent ends.").tag(
+        config=True
+    )
 
     def __init__(
         self,
@@ -101,15 +108,17 @@ class Agent(Configurable):
                 supervisor=self.supervisor,
                 environments=self.environments,
                 grant_agent_token=frozenset(self.grant_agent_token),
+                limits=self.limits(),
             )
             self.commands = Commands(
                 link=self.link, launcher=self.launcher, supervisor=self.supervisor, console=self.console
             )
             self._tasks = tasks
             stack.callback(self._end_tasks)
+            stack.push_async_callback(self.console.end)
             await stack.enter_async_context(self.supervisor)
             stack.callback(self.supervisor.subscribe(self._on_run))
-            self._background = [tasks.create_task(self.link.run())]
+            self._background = {tasks.create_task(self.link.run())}
             self._stack = stack.pop_all()
         return self
 
@@ -165,7 +174,9 @@ class Agent(Configurable):
         )
 
     def _ready(self) -> None:
-        self._background.append(self._tasks.create_task(self._pay_debts()))
+        paying = self._tasks.create_task(self._pay_debts())
+        self._background.add(paying)
+        paying.add_done_callback(self._background.discard)
 
     async def _pay_debts(self) -> None:
         try:

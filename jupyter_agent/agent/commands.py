@@ -79,7 +79,7 @@ class Commands:
         except AgentError as error:
             answer = {"success": False, "completed": True, "error": str(error)}
         except Exception as error:
-            log.exception("The command %s failed", command)
+            log.exception("The command %.100r failed", command)
             answer = {"success": False, "completed": True, "error": sentence(error)}
         if event.reply_to:
             await self._answer(event, {"command": command, **answer})
@@ -119,7 +119,7 @@ class Commands:
                 reply={"queue": queue, "correlation_id": message.stream_id} if queue else None,
             )
         )
-        self._console.follow(run)
+        self._console.follow(run, message.stream_id)
         return {"success": True, "completed": False}
 
     async def _kill(self, message: Message) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Commands:
     def _process(self, run: Run) -> dict[str, Any]:
         reply = run.row.reply or {}
         return {
-            "id": reply.get("correlation_id") or run.row.id,
+            "id": self._console.name_of(run),
             "streamqueues": [reply["queue"]] if reply.get("queue") else [],
             "packagename": run.row.package,
             "packageid": run.row.package_id,

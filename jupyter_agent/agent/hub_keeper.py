@@ -37,9 +37,12 @@ def running(home: Home) -> RunningHub | None:
         stored = read_json(home.hub / "hub.json")
     except InvalidInput:  # it is the hub's to mend: it writes the file anew when it starts
         return None
-    if stored is None or not processes.is_alive(int(stored["pid"]), float(stored["started"])):
+    try:
+        found = RunningHub(str(stored["apiurl"]), int(stored["pid"])) if stored else None
+        alive = found is not None and processes.is_alive(found.pid, float((stored or {})["started"]))
+    except (KeyError, TypeError, ValueError):  # the same
         return None
-    return RunningHub(str(stored["apiurl"]), int(stored["pid"]))
+    return found if alive else None
 
 
 async def ensure(home: Home) -> RunningHub:

@@ -11,35 +11,45 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.senders import Sender, find_package
 from jupyter_agent.environments import Environments
-from jupyter_agent.errors import InvalidInput, NotFound
+from jupyter_agent.errors import Failed, InvalidInput, NotFound
 from jupyter_agent.home import Home, write_private
 from jupyter_agent.packages import Manifest, entry_point, fetch, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, new_run_id
 
+T = TypeVar("T")
+
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What may be the name of an environment variable made of a payload's key."""
 
-RESERVED = frozenset({"APIURL", "JWT", "PAYLOADFILE", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "TMPDIR", "PS4"})
+RESERVED = frozenset(
+    {"APIURL", "JWT", "PAYLOADFILE", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "TMPDIR", "TMP", "TEMP", "PS4"}
+)
 STEERING = (
     "PATH", "LD_", "DYLD_", "PYTHON", "NODE_", "NPM_", "PERL", "RUBY", "JAVA_", "JDK_", "_JAVA", "CLASSPATH", "DOTNET_",
     "COMPLUS_", "CORECLR_", "GIT_", "SSL_", "UV_", "PIP_", "CONDA_", "VIRTUAL_ENV", "JUPYTER", "IPYTHON", "MPLBACKEND",
     "LC_", "LANG", "MALLOC_", "GCONV_", "GLIBC_", "PHP", "PSMODULEPATH", "XDG_", "BASH", "OPENSSL_", "REQUESTS_CA",
-    "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "LOCPATH", "HOSTALIASES", "R_HOME",
+    "R_LIBS", "R_PROFILE", "R_ENVIRON",
 )  # fmt: skip
 """Prefixes, upper case, of variables that steer a loader, an interpreter or where secrets are sent."""
+
+COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+"""Kinds of files that belong into a copy; opening one of the others may wait for ever."""
 
 MAX_VARIABLE = 1 << 15
 """Characters of a value that is also given as an environment variable; longer ones are in the payload file alone."""
@@ -54,7 +64,8 @@ class RunRequest:
 
     ``target`` is the id or name of a package, or the absolute path of a notebook, a script or a package's folder;
     ``who`` the person or thing that asks, ``trigger`` the way it came; ``sender`` a verified user of OpenFlow whose
-    rights count and whose token the run gets, ``None`` for the home's own user.
+    rights count and whose token the run gets, ``None`` for the home's own user, who alone may name a path. ``limits``
+    are those of the settings where the request has none of its own.
     """
 
     target: str
@@ -63,7 +74,7 @@ class RunRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sender: Sender | None = None
     isolated: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits | None = None
     reply: Mapping[str, str] | None = None
 
 
@@ -90,7 +101,11 @@ class Files:
 
 
 class Launcher:
-    """Turns requests into runs. ``grant_agent_token`` names the packages (ids, or ``*``) that get the agent's token."""
+    """Turns requests into runs.
+
+    ``grant_agent_token`` names the packages (ids, or ``*``) that get the agent's token; ``limits`` are those of runs
+    that ask for none.
+    """
 
     def __init__(
         self,
@@ -100,12 +115,14 @@ class Launcher:
         supervisor: Supervisor,
         environments: Environments,
         grant_agent_token: frozenset[str],
+        limits: Limits,
     ) -> None:
         self._home = home
         self._link = link
         self._supervisor = supervisor
         self._environments = environments
         self._granted = grant_agent_token
+        self._limits = limits
 
     async def launch(self, request: RunRequest) -> Run:
         """The run, on disk before this returns. Raises what is wrong with the request; nothing is left then."""
@@ -129,17 +146,18 @@ class Launcher:
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             reply=dict(request.reply) if request.reply else None,
         )
-        return await self._supervisor.submit(row, partial(self._prepare, request, source), limits=request.limits)
+        prepare = partial(self._prepare, request, source)
+        return await self._supervisor.submit(row, prepare, limits=request.limits or self._limits)
 
     async def _find(self, request: RunRequest) -> Source:
-        if os.path.isabs(request.target):  # noqa: PTH117 - a string that may be no path at all
+        if request.sender is None and os.path.isabs(request.target):  # noqa: PTH117 - a string that may be no path at all
             return await asyncio.to_thread(source_of_path, Path(request.target))
         client = await self._link.client()
         jwt = request.sender.jwt if request.sender else ""
         document = await find_package(client, request.target, jwt=jwt)
         return Source(
             name=str(document.get("name") or document.get("id") or document["_id"]),
-            language=str(document.get("language") or (document.get("openiap") or {}).get("language") or ""),
+            language=str(document.get("language") or section(document).get("language") or ""),
             version=str(document.get("version") or ""),
             document=document,
         )
@@ -154,7 +172,7 @@ class Launcher:
     def _is_granted(self, source: Source) -> bool:
         if source.document is None:
             return False
-        asked = (source.document.get("openiap") or {}).get("agenttoken") is True
+        asked = section(source.document).get("agenttoken") is True
         return asked or "*" in self._granted or str(source.document["_id"]) in self._granted
 
     async def _prepare(self, request: RunRequest, source: Source, run: Run) -> Prepared:
@@ -179,13 +197,24 @@ class Launcher:
         if source.entry is not None and not isolated:
             return Files(source.entry.parent, source.entry, source.language)
         if source.entry is not None:
-            await asyncio.to_thread(copy_tree, source.entry.parent, work)
+            await self._copy(source.entry.parent, work)
             return Files(work, work / source.entry.name, source.language, private=True)
         if source.folder is not None:
-            await asyncio.to_thread(copy_as_published, source.folder, work)
+            await to_its_end(partial(copy_as_published, source.folder, work))
         else:
-            await asyncio.to_thread(copy_tree, await self._fetched(source), work)
+            await self._copy(await self._fetched(source), work)
         return await asyncio.to_thread(files_of_package, work, source.document)
+
+    async def _copy(self, source: Path, target: Path) -> None:
+        """A private copy, without this home, which may lie in a user's folder; a cancellation breaks it off."""
+        broken_off = threading.Event()
+        try:
+            await to_its_end(
+                partial(copy_tree, source, target, without=self._home.path, broken_off=broken_off), broken_off.set
+            )
+        except shutil.Error as error:
+            failures: list[tuple[str, str, str]] = error.args[0]
+            raise Failed(f"{len(failures)} of the files cannot be copied, the first: {failures[0][2]}") from error
 
     async def _fetched(self, source: Source) -> Path:
         return await fetch(await self._link.client(), source.document or {}, self._home.packages)
@@ -228,12 +257,16 @@ def files_of_package(folder: Path, document: Mapping[str, Any] | None) -> Files:
 
 def source_of_path(path: Path) -> Source:
     """What lies at a path: a notebook, a script or a package's folder. Raises ``NotFound`` or ``InvalidInput``."""
-    if path.is_dir():
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL, is none either
+        raise NotFound(f"There is no file or folder {path}, or it may not be read.") from error
+    if kind == stat.S_IFDIR:
         manifest = Manifest.read(path)
         entry_point(path, manifest)
         return Source(manifest.name, manifest.language, version=manifest.version, folder=path)
-    if not path.is_file():
-        raise NotFound(f"There is no file or folder {path}.")
+    if kind != stat.S_IFREG:
+        raise InvalidInput(f"{path} cannot be run: it is neither a file nor a folder.")
     language = {".ipynb": "notebook", ".py": "python"}.get(path.suffix.lower())
     if language is None:
         raise InvalidInput(f"{path.name} cannot be run: give a notebook (.ipynb), a Python file or a package's folder.")
@@ -270,9 +303,50 @@ def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """A private copy: same modes and times; links are copied as links."""
-    shutil.copytree(source, target, symlinks=True, copy_function=copy_file)
+def section(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section ``openiap`` of a package's document; empty where there is none that is an object."""
+    found = document.get("openiap")
+    return found if isinstance(found, dict) else {}
+
+
+async def to_its_end(job: Callable[[], T], break_off: Callable[[], None] = lambda: None) -> T:
+    """Run ``job`` in a thread. A thread cannot be stopped: a cancellation calls ``break_off`` and waits for its end."""
+    task = asyncio.ensure_future(asyncio.to_thread(job))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        break_off()
+        await asyncio.wait([task])
+        raise
+
+
+class BrokenOff(Exception):
+    """Nobody wants the copy any more."""
+
+
+def copy_tree(source: Path, target: Path, *, without: Path, broken_off: threading.Event) -> None:
+    """A private copy: same modes and times; links are copied as links, FIFOs, sockets and devices not at all.
+
+    ``without`` is a folder that is left out. Raises ``shutil.Error`` with what could not be copied.
+    """
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if not is_wanted(Path(folder, name))}
+
+    def is_wanted(path: Path) -> bool:
+        try:
+            found = path.lstat()
+        except OSError:  # gone meanwhile
+            return False
+        return stat.S_IFMT(found.st_mode) in COPIED and not os.path.samestat(found, unwanted)
+
+    def copy(source: str, target: str) -> str:
+        if broken_off.is_set():
+            raise BrokenOff
+        return copy_file(source, target)
+
+    unwanted = without.stat()
+    shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=copy)
 
 
 def copy_file(source: str, target: str) -> str:

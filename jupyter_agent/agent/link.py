@@ -15,7 +15,7 @@ from typing import Any
 from jupyter_agent import __version__
 from jupyter_agent.agent import hub_keeper
 from jupyter_agent.agent.endpoint import Endpoint, Identity, configured, embedded
-from jupyter_agent.errors import AgentError, SignInFailed, Unavailable
+from jupyter_agent.errors import AgentError, InvalidInput, SignInFailed, Unavailable
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Client, Queue, QueueEvent, User, WatchEvent
 
@@ -26,6 +26,9 @@ REQUESTS_PER_S = 28
 
 REREGISTER_S = 1.0
 """The agent's own document is registered again at most this often."""
+
+CONFIGURATION_S = 2.0
+"""Between two looks at whether another OpenFlow, or another token for it, was configured."""
 
 OWN_FIELDS = ("slug", "runas", "environment", "_acl", "name")
 """What a change of our own document must touch to matter; all else is the echo of our registration."""
@@ -60,7 +63,10 @@ class Link:
         self._error: AgentError | None = None
         self._changed = asyncio.Event()
         self._registered = False
+        self._watched = False
+        self._own_user = ""
         self._own_change = asyncio.Event()
+        self._anew = asyncio.Event()
         self.endpoint: Endpoint | None = None
         self.hub: hub_keeper.RunningHub | None = None
         self.document: dict[str, Any] = {}
@@ -99,7 +105,7 @@ class Link:
         try:
             async with asyncio.timeout(timeout_s):
                 while not self.connected:
-                    if isinstance(self.error, SignInFailed):
+                    if isinstance(self.error, SignInFailed | InvalidInput):  # only the user can mend these
                         raise self.error
                     self._changed.clear()
                     with contextlib.suppress(TimeoutError):
@@ -130,9 +136,8 @@ class Link:
     async def _openflow(self) -> AsyncIterator[Awaitable[None]]:
         """A client of the right OpenFlow; gives what to wait for until another one is needed."""
         endpoint = configured(self._home, os.environ)
-        if endpoint is None:
-            self.hub = await hub_keeper.ensure(self._home)
-            endpoint = embedded(self._home, self.hub.apiurl)
+        self.hub = await hub_keeper.ensure(self._home) if endpoint is None else None
+        endpoint = endpoint or embedded(self._home, self.hub.apiurl if self.hub else "")
         self.endpoint = endpoint
         client = Client(
             endpoint.url,
@@ -142,14 +147,44 @@ class Link:
             on_connected=self._register,
             on_lost=self._lost,
         )
-        self._client = client  # before it is entered: `_register` may run at once
+        self._client, self._own_user = client, ""  # before it is entered: `_register` may run at once
+        self._anew.clear()
         async with client, asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._follow_own_document(client))
             try:
-                yield self._while_the_hub_lives() if self.hub else asyncio.get_running_loop().create_future()
+                yield self._until_another_is_needed(endpoint)
             finally:
                 watching.cancel()
-                self._client, self._queue, self._registered = None, None, False
+                self._client, self._queue, self._registered, self._watched = None, None, False, False
+
+    async def _until_another_is_needed(self, endpoint: Endpoint) -> None:
+        """Return when something else is configured, the hub has another address, or we are to be ourselves again."""
+        reasons = [
+            asyncio.create_task(self._until_configured_otherwise(endpoint)),
+            asyncio.create_task(self._anew.wait()),
+            *([asyncio.create_task(self._while_the_hub_lives())] if endpoint.embedded else []),
+        ]
+        try:
+            done, _ = await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            for reason in done:
+                reason.result()
+        finally:
+            for reason in reasons:
+                reason.cancel()
+            await asyncio.wait(reasons)
+
+    async def _until_configured_otherwise(self, endpoint: Endpoint) -> None:
+        """Return when the settings name another OpenFlow or other credentials; a broken file changes nothing."""
+        present = None if endpoint.embedded else endpoint
+        while True:
+            await asyncio.sleep(CONFIGURATION_S)
+            try:
+                if await asyncio.to_thread(configured, self._home, os.environ) != present:
+                    log.info("Another OpenFlow or token is configured: it is used from now on.")
+                    return
+            except AgentError as error:
+                log.warning("%s Until then the present connection is kept.", error)
+                await asyncio.sleep(hub_keeper.RestartDelay.cap_s)
 
     async def _while_the_hub_lives(self) -> None:
         """Start a hub that has ended again, as long as it keeps its address: the client reconnects by itself."""
@@ -181,10 +216,7 @@ class Link:
         document = await client.custom_command("registeragent", id=known, data=registration)
         if not isinstance(document, dict) or not document.get("slug"):
             raise Unavailable(f"OpenFlow at {endpoint.url} did not register this agent: it sent no agent document.")
-        runas = document.pop("jwt", None)
-        self.runas = bool(runas)
-        if runas:
-            await client.sign_in_as(runas)
+        await self._be_the_right_user(client, document)
         if not endpoint.agentid:
             await asyncio.to_thread(self._identity.remember, endpoint.url, str(document["_id"]))
         self.document = document
@@ -193,23 +225,37 @@ class Link:
         self._tell()
         self._on_ready()
 
+    async def _be_the_right_user(self, client: Client, document: dict[str, Any]) -> None:
+        """Sign in as the document's ``runas``. Its token comes only when we are somebody else (protocol §13).
+
+        The user that we signed in as at first is our own; to be that one again, everything is made anew.
+        """
+        signed_in = client.user.id if client.user else ""
+        self._own_user = self._own_user or signed_in
+        wanted = str(document.get("runas") or self._own_user)
+        if token := document.pop("jwt", None):
+            await client.sign_in_as(token)
+        elif wanted != signed_in and self.runas:
+            self._anew.set()
+        self.runas = wanted != self._own_user
+
     async def _listen(self, client: Client, name: str) -> None:
         """Consume the agent's queue and watch agents and packages; both are kept by the client over reconnects."""
+        if self._queue is not None and self._queue.wanted != name:
+            await self._queue.close()
+            self._queue = None
         if self._queue is None:
             self._queue = await client.register_queue(name, self._on_command)
+        if not self._watched:
             await client.watch("agents", [], self._agents_changed)
-        elif self._queue.name != name.lower():
-            await self._queue.close()
-            self._queue = await client.register_queue(name, self._on_command)
+            self._watched = True
 
     async def _agents_changed(self, event: WatchEvent) -> None:
         document = event.document
         if document.get("_type") == "package":
             self._on_package(str(document.get("_id", "")), event.operation)
-        elif (
-            document.get("_id") == self.document.get("_id")
-            and event.operation in ("replace", "update")
-            and any(document.get(name) != self.document.get(name) for name in OWN_FIELDS)
+        elif document.get("_id") == self.document.get("_id") and (
+            event.operation == "delete" or any(document.get(name) != self.document.get(name) for name in OWN_FIELDS)
         ):
             self._own_change.set()
 
@@ -226,6 +272,7 @@ class Link:
                 log.warning("The agent could not be registered again: %s", error)
 
     def _lost(self, error: AgentError) -> None:
+        self._registered = False
         if isinstance(error, SignInFailed) and self.endpoint is not None:
             error = SignInFailed(f"{error} The credentials are those in {self.endpoint.source}: renew them there.")
         self._fail(error)
