@@ -11,6 +11,7 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { agentIcon } from './icons';
 import type { IAgentModel, ILaunch } from './model';
+import type { IRow } from './parameters';
 import { ParametersForm } from './parametersform';
 import { artifactUrl, sentence } from './request';
 import type { IPackage, IRun } from './shapes';
@@ -67,7 +68,7 @@ function agentCommands({ model, trans, openPanel }: ICommandOptions): Record<str
 
 function packageCommands({ model, trans, openRun }: ICommandOptions): Record<string, Command> {
   /** What was typed last for each package. */
-  const typed = new Map<string, string>();
+  const typed = new Map<string, readonly IRow[]>();
 
   const launch = async (item: IChosen, given: ILaunch): Promise<void> => {
     const run = await model.launch(item.id, given);
@@ -77,12 +78,12 @@ function packageCommands({ model, trans, openRun }: ICommandOptions): Record<str
   const ask = async (item: IChosen): Promise<void> => {
     const answer = await showDialog({
       title: trans.__('Run %1', item.name),
-      body: new ParametersForm({ trans, text: typed.get(item.id) ?? '' }),
-      focusNodeSelector: 'textarea',
+      body: new ParametersForm({ trans, rows: typed.get(item.id) ?? [] }),
+      focusNodeSelector: 'input',
       buttons: [Dialog.cancelButton({ label: trans.__('Cancel') }), Dialog.okButton({ label: trans.__('Run') })]
     });
     if (answer.button.accept && answer.value) {
-      typed.set(item.id, answer.value.text);
+      typed.set(item.id, answer.value.rows);
       await launch(item, { parameters_yaml: answer.value.values });
     }
   };

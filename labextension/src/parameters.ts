@@ -1,29 +1,35 @@
 /**
- * Parameters as they are typed: a line each, `name = value`.
+ * Parameters as they are typed: rows of a name and a value.
  */
+
+export interface IRow {
+  readonly name: string;
+  readonly value: string;
+}
 
 export interface IParameters {
   /** The values as text: YAML scalars, which the agent reads. */
   readonly values: Readonly<Record<string, string>>;
-  /** Line numbers (from 1) that are not of the form. */
-  readonly wrong: readonly number[];
+  /** Names that are none, or that were given twice; a value without a name stands here as the empty text. */
+  readonly wrong: readonly string[];
 }
 
-/** Read the lines; empty ones and those that begin with `#` are passed over. A name given twice: the last counts. */
-export function parseParameters(text: string): IParameters {
+const NAME = /^[\p{L}_][\p{L}\p{N}_.-]*$/u;
+
+/** What the rows say; empty ones are passed over. */
+export function readParameters(rows: readonly IRow[]): IParameters {
   const values = new Map<string, string>();
-  const wrong: number[] = [];
-  text.split(/\r?\n/).forEach((line, index) => {
-    if (!line.trim() || line.trim().startsWith('#')) {
-      return;
+  const wrong: string[] = [];
+  for (const row of rows) {
+    const name = row.name.trim();
+    if (!name && !row.value.trim()) {
+      continue;
     }
-    const match = /^\s*([\p{L}_][\p{L}\p{N}_.-]*)\s*=\s*(.*?)\s*$/u.exec(line);
-    const [, name, given] = match ?? [];
-    if (name === undefined || given === undefined) {
-      wrong.push(index + 1);
+    if (!NAME.test(name) || values.has(name)) {
+      wrong.push(name);
     } else {
-      values.set(name, given);
+      values.set(name, row.value.trim());
     }
-  });
+  }
   return { values: Object.fromEntries(values), wrong };
 }

@@ -1,5 +1,6 @@
 /**
- * The body of the dialog in which the parameters of a run are typed.
+ * The body of the dialog in which the parameters of a run are typed: rows of a name and a value, always an empty one
+ * more. Single lines, because Enter belongs to the dialog: it runs.
  */
 
 import type { Dialog } from '@jupyterlab/apputils';
@@ -7,71 +8,92 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 
-import { parseParameters } from './parameters';
+import type { IRow } from './parameters';
+import { readParameters } from './parameters';
 
 export interface ITypedParameters {
-  /** As it was typed. */
-  readonly text: string;
+  /** As they were typed. */
+  readonly rows: readonly IRow[];
   readonly values: Readonly<Record<string, string>>;
 }
 
 export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedParameters> {
-  constructor(options: { trans: TranslationBundle; text: string }) {
+  constructor(options: { trans: TranslationBundle; rows: readonly IRow[] }) {
     super();
     const { trans } = options;
     this._trans = trans;
     this.addClass('jp-agent-Parameters');
-    const label = document.createElement('label');
-    label.textContent = trans.__('Parameters, one a line: name = value (Ctrl+Enter runs)');
-    this._area.className = 'jp-mod-styled';
-    this._area.value = options.text;
-    this._area.rows = 6;
-    this._area.spellcheck = false;
-    this._area.placeholder = 'year = 2014\nregion = "north"\nverbose = true';
-    label.append(this._area);
     this._complaint.className = 'jp-agent-Parameters-complaint';
     this._complaint.setAttribute('role', 'alert');
-    this.node.append(label, this._complaint);
-    this._area.oninput = () => this._check();
+    const heads = document.createElement('div');
+    heads.className = 'jp-agent-Parameters-heads';
+    heads.append(text(trans.__('Parameter')), text(trans.__('Value')));
+    this._body.className = 'jp-agent-Parameters-rows';
+    this.node.append(heads, this._body, this._complaint);
+    for (const row of [...options.rows, { name: '', value: '' }]) {
+      this._add(row);
+    }
+    this._body.oninput = () => this._check();
   }
 
   getValue(): ITypedParameters {
-    return { text: this._area.value, values: parseParameters(this._area.value).values };
+    const rows = this._rows();
+    return { rows: rows.filter(row => row.name || row.value), values: readParameters(rows).values };
   }
 
   protected override onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
-    this._area.onkeydown = event => this._onKey(event);
     this._check();
   }
 
-  /** Enter begins a line; with Ctrl or Cmd it runs. */
-  private _onKey(event: KeyboardEvent): void {
-    if (event.key === 'Enter') {
-      event.stopPropagation();
-      if (event.ctrlKey || event.metaKey) {
-        event.preventDefault();
-        this._okButton()?.click();
-      }
-    }
+  private _add(row: IRow): void {
+    const element = document.createElement('div');
+    element.append(input(this._trans.__('Parameter'), row.name), input(this._trans.__('Value'), row.value));
+    this._body.append(element);
   }
 
-  private _okButton(): HTMLButtonElement | null | undefined {
-    return this.node.closest('.jp-Dialog')?.querySelector<HTMLButtonElement>('button.jp-mod-accept');
+  private _rows(): IRow[] {
+    return [...this._body.children].map(row => {
+      const [name, value] = [...row.querySelectorAll('input')].map(it => it.value);
+      return { name: name ?? '', value: value ?? '' };
+    });
   }
 
   private _check(): void {
-    const { wrong } = parseParameters(this._area.value);
-    this._complaint.textContent = wrong.length
-      ? this._trans.__('Line %1 is not of the form name = value.', wrong.join(', '))
-      : '';
-    const button = this._okButton();
+    const rows = this._rows();
+    if (rows.at(-1)?.name) {
+      this._add({ name: '', value: '' });
+    }
+    const [first] = readParameters(rows).wrong;
+    this._complaint.textContent =
+      first === undefined
+        ? ''
+        : first
+          ? this._trans.__('“%1” cannot be used as a name, or is there twice.', first)
+          : this._trans.__('A value has no name.');
+    const button = this.node.closest('.jp-Dialog')?.querySelector<HTMLButtonElement>('button.jp-mod-accept');
     if (button) {
-      button.disabled = wrong.length > 0;
+      button.disabled = first !== undefined;
     }
   }
 
   private readonly _trans: TranslationBundle;
-  private readonly _area = document.createElement('textarea');
+  private readonly _body = document.createElement('div');
   private readonly _complaint = document.createElement('div');
+}
+
+function text(content: string): HTMLElement {
+  const element = document.createElement('span');
+  element.textContent = content;
+  return element;
+}
+
+function input(label: string, value: string): HTMLInputElement {
+  const element = document.createElement('input');
+  element.className = 'jp-mod-styled';
+  element.setAttribute('aria-label', label);
+  element.spellcheck = false;
+  element.autocomplete = 'off';
+  element.value = value;
+  return element;
 }

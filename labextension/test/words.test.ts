@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 
-import { parseParameters } from '../src/parameters';
+import type { IParameters } from '../src/parameters';
+import { readParameters } from '../src/parameters';
 import type { IStatus } from '../src/shapes';
 import { ago, connectionWords, duration, elapsed, fraction, resultValue, size } from '../src/words';
 
@@ -94,14 +95,17 @@ void describe('words', () => {
 });
 
 void describe('parameters', () => {
-  void it('are read a line each', () => {
-    const { values, wrong } = parseParameters('year = 2014\n\n# a comment\nregion="a = b"  \nempty=\nyear = 2015\r\n');
-    assert.deepEqual(values, { year: '2015', region: '"a = b"', empty: '' });
+  const read = (...rows: [string, string][]): IParameters =>
+    readParameters(rows.map(([name, value]) => ({ name, value })));
+
+  void it('are read from rows, empty ones passed over', () => {
+    const { values, wrong } = read(['year', ' 2014 '], ['', ''], ['region', '"a = b"'], ['Größe', '']);
+    assert.deepEqual(values, { year: '2014', region: '"a = b"', Größe: '' });
     assert.deepEqual(wrong, []);
   });
 
-  void it('that are not of the form are named by their lines', () => {
-    assert.deepEqual(parseParameters('a = 1\nno\n= 2\n9a = 3').wrong, [2, 3, 4]);
-    assert.deepEqual(Object.keys(parseParameters('__proto__ = 1').values), ['__proto__']);
+  void it('that cannot be used are named', () => {
+    assert.deepEqual(read(['a', '1'], ['a', '2'], ['9b', '3'], ['', '4'], ['c d', '']).wrong, ['a', '9b', '', 'c d']);
+    assert.deepEqual(Object.keys(read(['__proto__', '1']).values), ['__proto__']);
   });
 });

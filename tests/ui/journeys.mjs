@@ -102,21 +102,32 @@ const journeys = {
     await row(page, name, 'failed').filter({ hasText: 'no such column' }).waitFor();
   },
 
-  /** Parameters are typed; a line that is none is refused before anything runs. */
+  /** Parameters are typed; a name that is none is refused before anything runs; the next time they are there again. */
   async parameters(page) {
     await openPanel(page);
     const name = await ask('publish');
-    await page.locator('.jp-agent-Item', { hasText: name }).hover();
-    await page.getByRole('button', { name: `Run ${name} with parameters` }).click();
-    await page.locator('.jp-Dialog textarea').fill('level = 3\nnonsense');
-    await page.locator('.jp-agent-Parameters-complaint', { hasText: 'Line 2' }).waitFor();
+    const open = async () => {
+      await page.locator('.jp-agent-Item', { hasText: name }).first().hover();
+      await page.getByRole('button', { name: `Run ${name} with parameters` }).click();
+    };
+    await open();
+    const cell = (row, label) => page.locator('.jp-Dialog').getByLabel(label).nth(row);
+    await cell(0, 'Parameter').fill('level');
+    await cell(0, 'Value').fill('3');
+    await cell(1, 'Parameter').fill('re gion');
+    await page.locator('.jp-agent-Parameters-complaint', { hasText: 're gion' }).waitFor();
     assert.equal(await page.locator('.jp-Dialog button.jp-mod-accept').isDisabled(), true);
-    await page.locator('.jp-Dialog textarea').fill('level = 3\nregion = "the north"');
-    await page.locator('.jp-Dialog textarea').press('Control+Enter');
+    await cell(1, 'Parameter').fill('region');
+    await cell(1, 'Value').fill('"the north"');
+    await cell(1, 'Value').press('Enter');
     const view = page.locator('.jp-agent-RunView:visible');
     await runIs(view, 'Succeeded');
     await line(view, "level=3 region='the north'").waitFor();
     await view.locator('.jp-agent-Facts', { hasText: 'level = 3' }).waitFor();
+    await open();
+    assert.equal(await cell(1, 'Value').inputValue(), '"the north"');
+    await page.keyboard.press('Escape');
+    await page.locator('.jp-Dialog').waitFor({ state: 'detached' });
   },
 
   /** Much output: the end is followed, the page stays small, and somebody who reads further up is left in peace. */

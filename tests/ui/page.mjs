@@ -72,9 +72,18 @@ export async function runPackage(page, name) {
   return view;
 }
 
-/** Wait until the run in this view is in one of these states. */
+const ENDED = ['Succeeded', 'Failed', 'Timed out', 'Cancelled', 'Killed', 'Kernel died', 'Lost'];
+
+/** Wait until the run in this view is in this state; one that ended otherwise is an error at once. */
 export async function runIs(view, word, options = {}) {
-  await view.locator('.jp-agent-Header .jp-agent-Mark-word', { hasText: word }).waitFor(options);
+  const mark = view.locator('.jp-agent-Header .jp-agent-Mark-word', {
+    hasText: new RegExp(`^(${[word, ...ENDED].join('|')})$`)
+  });
+  await mark.waitFor(options);
+  const state = await mark.textContent();
+  if (state !== word) {
+    throw new Error(`${state} instead of ${word}: ${await view.locator('.jp-agent-Header').innerText()}`);
+  }
 }
 
 /** An answer of the agent's API, through the gate, as the page itself would get it. */
