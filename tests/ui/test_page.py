@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
+import jupyter_agent
 from jupyter_agent.home import AgentClient, Home, running_agent
 from tests.conftest import end_all, make_package, pid_in, start_agent, until
 
@@ -230,8 +231,6 @@ def python_package(folder: Path, code: str) -> Path:
 
 @pytest.mark.parametrize("base_url", ["/", USER_X_Y])
 def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, home: Home, lab: StartLab, tmp_path: Path) -> None:
-    import jupyter_agent
-
     demo = Path(jupyter_agent.__file__).parent / "demo_package"
     travel("demo", lab(base_url), {"publish": publish(home, demo)}, tmp_path)
 
@@ -281,3 +280,8 @@ def test_much_output_is_followed(shared: Lab, tmp_path: Path) -> None:
 def test_everything_can_be_reached_without_a_mouse(shared: Lab, tmp_path: Path) -> None:
     package = python_package(tmp_path / "prints", "print('done')\n")
     travel("keyboard", shared, {"publish": publish(shared.home, package)}, tmp_path)
+
+
+def test_the_front_end_has_the_version_of_the_package() -> None:
+    package = json.loads((HERE.parent.parent / "labextension" / "package.json").read_text())
+    assert package["version"] == jupyter_agent.__version__
