@@ -30,6 +30,9 @@ FORMAT = 1
 RESTART_S = 0.3
 """Between two tries to start an agent while another one ends."""
 
+OURS = frozenset({"config.json", "identity.json", "hub", "packages", "environments", "runs", "logs", "lost+found"})
+"""What may lie in a home before it has a version: settings, what a start left that broke off, a new disk's own."""
+
 SOCKET_PATH_LIMIT = 100
 """Bytes; ``sun_path`` holds 104 on macOS and 108 on Linux."""
 
@@ -98,22 +101,38 @@ class Home:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.check_version()
+            self._refuse_what_is_no_home()
             self.path.chmod(0o700)
             for folder in (self.hub, self.packages, self.environments, self.runs, self.logs):
                 folder.mkdir(exist_ok=True, mode=0o700)
+            if not self._stamp.exists():
+                write_private(self._stamp, f"{FORMAT}\n")
         except OSError as error:
             raise InvalidInput(
                 f"No home can be made at {self.path} ({error.strerror}): name another one with JUPYTER_AGENT_HOME."
             ) from error
-        self.check_version()
+
+    @property
+    def _stamp(self) -> Path:
+        return self.path / "version"
+
+    def _refuse_what_is_no_home(self) -> None:
+        """A folder of something else, which ``/tmp`` is as well, must not become private to us."""
+        if not self._stamp.exists():
+            strange = next((entry.name for entry in self.path.iterdir() if not is_ours(entry.name)), None)
+            if strange is not None:
+                raise InvalidInput(
+                    f"{self.path} is no home of jupyter_agent, as {strange} lies in it: name an empty folder, or one "
+                    "that does not exist yet, with JUPYTER_AGENT_HOME."
+                )
 
     def check_version(self) -> None:
-        """Raise ``NewerVersion`` when a newer version wrote this home; stamp one that has no version yet."""
-        stamp = self.path / "version"
+        """Raise ``NewerVersion`` when a newer version wrote this home; one without a version has none yet."""
+        stamp = self._stamp
         try:
             found = int(stamp.read_text())
         except FileNotFoundError:
-            write_private(stamp, f"{FORMAT}\n")
             return
         except (ValueError, OSError) as error:
             raise InvalidInput(f"{stamp} cannot be read: it should hold the number {FORMAT}.") from error
@@ -122,6 +141,11 @@ class Home:
                 f"The home {self.path} was written by a newer version of jupyter_agent (format {found}, this one knows "
                 f"{FORMAT}): upgrade jupyter_agent, or name another home with JUPYTER_AGENT_HOME."
             )
+
+
+def is_ours(name: str) -> bool:
+    """Whether an entry of this name may lie in a home that has no version yet."""
+    return name in OURS or name.startswith(".version.")  # while the version is being written
 
 
 def jupyter_data_folder() -> Path:
@@ -244,7 +268,10 @@ class AgentClient:
         """The answer's JSON, ``None`` for an empty one. Raises ``RequestFailed`` or ``Unavailable``."""
         with contextlib.closing(UnixConnection(self.socket, timeout_s)) as connection:
             response = self._send(connection, method, path, body)
-            data = response.read()
+            try:
+                data = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise Unavailable(f"The agent ended while it answered on {self.socket} ({error!r}).") from error
         return json.loads(data) if data else None
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
@@ -256,12 +283,14 @@ class AgentClient:
                     yield json.loads(line)
 
     def save(self, path: str, file: Path) -> None:
-        """Write the answer's bytes to ``file``."""
+        """Write the answer's bytes to ``file``. Raises ``Unavailable`` when the agent ended before all were there."""
         with contextlib.closing(UnixConnection(self.socket, 60)) as connection:
             response = self._send(connection, "GET", path, None)
             with file.open("wb") as target:
                 while data := response.read(1 << 18):
                     target.write(data)
+            if response.length:  # what was announced and did not come
+                raise Unavailable("The agent ended before the whole file was there: try again.")
             if response.length:  # Python before 3.13 says nothing of an answer that was cut short
                 raise Unavailable(f"The agent ended before {file.name} was whole: try again.")
 

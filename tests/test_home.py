@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,43 @@ def test_nobody_listens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"message": "No.", "reason": null}'])
 def test_any_answer_makes_an_error(data: bytes) -> None:
     assert failure(500, data).status == 500
+
+
+def test_a_folder_of_something_else_is_no_home(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(InvalidInput, match=r"thesis\.docx"):
+        Home(tmp_path).prepare()
+    assert running_agent(Home(tmp_path)) is None
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.docx"]
+
+
+def test_a_home_may_be_prepared_with_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "lost+found").mkdir()
+    Home(tmp_path).prepare()
+    assert (tmp_path / "version").read_text() == "1\n"
+
+
+def test_half_a_file_is_none(tmp_path: Path) -> None:
+    """An agent that is killed in the middle of an answer has not given it."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _peer = server.accept()
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[")
+                connection.close()
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(Unavailable):
+            AgentClient(path).save("runs/x/artifacts/y", tmp_path / "y")
+        with pytest.raises(Unavailable):
+            AgentClient(path).request("GET", "status")
+        answering.join()

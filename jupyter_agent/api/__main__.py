@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_config_path
 from tornado.netutil import bind_unix_socket
+from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
@@ -22,7 +23,7 @@ from jupyter_agent.agent.agent import Agent
 from jupyter_agent.api.app import MAX_BODY_BYTES, Faces, SocketServer, make_application
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.values import run_json
-from jupyter_agent.errors import AgentError, Conflict
+from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import Home, Lock, socket_path, write_private
 from jupyter_agent.runs import OutputLog
 from jupyter_agent.state import RunRow
@@ -30,6 +31,9 @@ from jupyter_agent.state import RunRow
 log = logging.getLogger("jupyter_agent")
 
 IDLE_CHECK_S = 5.0
+
+BACKLOG = 1024
+"""Connections that wait to be taken: a Unix socket refuses more at once instead of letting them wait."""
 
 
 class Process:
@@ -67,11 +71,13 @@ class Process:
     def _listen(self, stack: AsyncExitStack) -> Path:
         path = socket_path(self._home)
         path.unlink(missing_ok=True)  # left by one that was killed: we hold the lock
+        if path.parent != self._home.path:
+            stack.callback(path.parent.rmdir)
         server = SocketServer(
             make_application(self._agent, faces=self._faces, events=self._events, shut_down=self._end.set),
             max_body_size=MAX_BODY_BYTES,
         )
-        server.add_socket(bind_unix_socket(str(path), mode=0o600))
+        server.add_socket(bind_unix_socket(str(path), mode=0o600, backlog=BACKLOG))
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(server.stop)
         return path
@@ -114,7 +120,10 @@ class Process:
 
 
 def load_config() -> Config:
-    """``jupyter_agent_config.py`` and ``.json`` of Jupyter's configuration folders, the user's own last."""
+    """``jupyter_agent_config.py`` and ``.json`` of Jupyter's configuration folders, the user's own last.
+
+    Raises ``InvalidInput`` for one that cannot be read.
+    """
     config = Config()
     for folder in reversed(jupyter_config_path()):
         for loader in (JSONFileConfigLoader, PyFileConfigLoader):
@@ -123,6 +132,8 @@ def load_config() -> Config:
                 config.merge(loader(f"jupyter_agent_config{suffix}", path=folder).load_config())
             except ConfigFileNotFound:
                 continue
+            except Exception as error:
+                raise InvalidInput(f"{folder}/jupyter_agent_config{suffix} cannot be read: {error!r}.") from error
     return config
 
 
@@ -143,6 +154,12 @@ def main() -> int:
         return 0 if given.detached else 1
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except TraitError as error:
+        sys.stderr.write(f"A setting in jupyter_agent_config cannot be used: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"The agent cannot work in its home {home.path}: {error}.\n")
         return 1
     return 0
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from tornado import web  # noqa: TID251 - the agent's HTTP API
@@ -109,7 +109,7 @@ class Handler(web.RequestHandler):
     def whole_number(self, name: str, default: int, most: int) -> int:
         """A number of the query. Raises ``InvalidInput``."""
         text = self.get_query_argument(name, str(default))
-        if not text.isascii() or not text.isdigit() or not int(text) <= most:
+        if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or int(text) > most:
             raise InvalidInput(f"{name} should be a whole number from 0 to {most}, not {text!r}.")
         return int(text)
 
@@ -218,8 +218,13 @@ class Runs(Handler):
             limit=max(1, self.whole_number("limit", 50, MAX_RUNS_PAGE)),
             cursor=self.get_query_argument("cursor", None),
         )
-        shown = [live.row if (live := self.agent.supervisor.live(row.id)) else row for row in rows]
-        self.reply({"runs": [await self.shown(row) for row in shown], "cursor": cursor})
+        found = [
+            (live.row, live.output) if (live := self.agent.supervisor.live(row.id)) else (row, None) for row in rows
+        ]
+        shown = await asyncio.to_thread(
+            lambda: [run_json(row, (output or self.output(row)).size) for row, output in found]
+        )
+        self.reply({"runs": shown, "cursor": cursor})
 
     async def post(self) -> None:
         """Run a package or a file."""
@@ -332,8 +337,8 @@ class Artifact(Handler):
         row = await self.row(run_id)
         path = await self._file(row, name)
         self.set_header("Content-Type", mimetypes.guess_type(path.name)[0] or "application/octet-stream")
-        self.set_header("Content-Length", str(path.stat().st_size))
-        with path.open("rb") as file, contextlib.suppress(StreamClosedError):
+        with opened(path) as file, contextlib.suppress(StreamClosedError):
+            self.set_header("Content-Length", str(os.fstat(file.fileno()).st_size))
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 self.write(data)
                 await self.flush()
@@ -345,6 +350,14 @@ class Artifact(Handler):
         if name == "output.html":
             return await html_report(folder, tag=row.id)
         raise NotFound(f"Run {row.id} has left no file {name!r}.")
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file that a run left, which may have been removed since, or made unreadable. Raises ``NotFound``."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise NotFound(f"The file {path.name} of this run cannot be read any more ({error.strerror}).") from error
 
 
 class Events(Handler):

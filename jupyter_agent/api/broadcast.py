@@ -8,6 +8,9 @@ from typing import Any
 
 Key = tuple[str, str]
 
+MOST_WAITING = 2000
+"""Things whose newest event waits for one follower; one that is further behind is let go and has to begin anew."""
+
 
 class Broadcast:
     """Keeps for each follower the newest event of each thing that it has not been told of yet."""
@@ -24,13 +27,17 @@ class Broadcast:
             event = make()
             for follower in self._followers:
                 follower.put((kind, thing), event)
+            self._followers = {follower for follower in self._followers if not follower.lagging}
 
     async def follow(self, heartbeat_s: float) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Events as they come, several at once where they came together; an empty list is a heartbeat."""
+        """Events as they come, several at once where they came together; an empty list is a heartbeat.
+
+        Ends for a follower that takes none for too long.
+        """
         follower = Follower()
         self._followers.add(follower)
         try:
-            while True:
+            while not follower.lagging:
                 yield await follower.take(heartbeat_s)
         finally:
             self._followers.discard(follower)
@@ -42,10 +49,14 @@ class Follower:
     def __init__(self) -> None:
         self._waiting: dict[Key, dict[str, Any]] = {}
         self._some = asyncio.Event()
+        self.lagging = False
 
     def put(self, key: Key, event: dict[str, Any]) -> None:
         """Add an event in the place of an earlier one of the same thing."""
         self._waiting[key] = event
+        if len(self._waiting) > MOST_WAITING:
+            self.lagging = True
+            self._waiting.clear()
         self._some.set()
 
     async def take(self, timeout_s: float) -> list[dict[str, Any]]:

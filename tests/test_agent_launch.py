@@ -1,0 +1,96 @@
+"""What is run, and the copy it works in: odd files, odd paths, odd documents."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from jupyter_agent.agent.launch import BrokenOff, copy_tree, harmless
+from jupyter_agent.home import AgentClient, Home, RequestFailed
+from tests.conftest import ended, make_package, printed
+
+
+def copy(source: Path, target: Path, without: Path | None = None) -> list[str]:
+    copy_tree(source, target, without=without or target.parent, broken_off=threading.Event())
+    return sorted(str(path.relative_to(target)) for path in target.rglob("*"))
+
+
+def test_a_copy_holds_files_folders_and_links_only(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "a b\n").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    (source / "a b\n" / "ü").write_text("text")
+    (source / "loop").symlink_to(source)
+    (source / "nowhere").symlink_to("/nowhere/at/all")
+    os.mkfifo(source / "pipe")
+    assert copy(source, tmp_path / "home" / "work") == ["a b\n", "a b\n/ü", "loop", "nowhere"]
+    assert (tmp_path / "home" / "work" / "loop").is_symlink()
+
+
+def test_the_home_is_not_copied_into_itself(tmp_path: Path) -> None:
+    home = tmp_path / "folder" / "home"
+    (home / "runs").mkdir(parents=True)
+    (tmp_path / "folder" / "main.py").touch()
+    assert copy(tmp_path / "folder", home / "runs" / "work", home) == ["main.py"]
+
+
+def test_a_copy_can_be_broken_off(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "x").touch()
+    broken_off = threading.Event()
+    broken_off.set()
+    with pytest.raises(BrokenOff):
+        copy_tree(tmp_path / "source", tmp_path / "target", without=tmp_path, broken_off=broken_off)
+
+
+def test_an_isolated_run_beside_its_home_and_a_fifo(agent: AgentClient, home: Home) -> None:
+    folder = home.path.parent  # the home lies in the folder of the program
+    (folder / "main.py").write_text("import os\nprint(sorted(os.listdir()))\nopen('made', 'w').write('x')\n")
+    os.mkfifo(folder / "pipe")
+    run = ended(agent, agent.request("POST", "runs", {"target": str(folder / "main.py"), "isolated": True})["id"])
+    assert run["state"] == "succeeded", run["error"]
+    assert "['main.py']" in printed(agent, run["id"])
+    assert [artifact["name"] for artifact in run["artifacts"]] == ["made"]
+    assert not (folder / "made").exists()
+
+
+def test_odd_paths(agent: AgentClient, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    for target, status in (
+        (tmp_path / "pipe.py", 400),
+        (tmp_path / "loop.py", 404),
+        (tmp_path / ("x" * 300), 404),
+        ("/" + "x/" * 3000, 404),
+        (f"{tmp_path}/a\0.py", 404),
+        (tmp_path, 400),
+        ("/dev/null", 400),
+    ):
+        with pytest.raises(RequestFailed) as refusal:
+            agent.request("POST", "runs", {"target": str(target)})
+        assert refusal.value.status in (status, 404), (target, refusal.value)
+        assert refusal.value.status < 500
+    odd = tmp_path / "a b\n'ü$(x)"
+    odd.mkdir()
+    (odd / "-p 100%.py").write_text("print('ran')\n")
+    run = ended(agent, agent.request("POST", "runs", {"target": str(odd / "-p 100%.py")})["id"])
+    assert run["state"] == "succeeded", run["error"]
+    assert agent.request("GET", "runs")["runs"][0]["path"] == str(odd / "-p 100%.py")
+
+
+def test_numbers_without_end(agent: AgentClient, tmp_path: Path) -> None:
+    folder = make_package(tmp_path / "quick", {"main.py": "print(1)"}, openiap={"language": "python"})
+    run = agent.request("POST", "runs", {"target": str(folder), "timeout_s": 1e300, "memory_mb": 10**30})
+    assert ended(agent, run["id"])["state"] == "succeeded"
+    for path in ("runs?limit=", f"runs/{run['id']}/output?offset=", f"runs/{run['id']}/stream?offset="):
+        with pytest.raises(RequestFailed) as refusal:
+            agent.request("GET", path + "9" * 5000)
+        assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize("name", ["SSLKEYLOGFILE", "sslkeylogfile", "LOCPATH", "a\0b", "", "1a", "ä", "LD_x", "R_LIBS"])
+def test_names_that_are_no_variables_or_steer(name: str) -> None:
+    assert harmless({name: "x", "r_squared": 1}, {}) == {"r_squared": "1"}

@@ -1,0 +1,157 @@
+"""The agent and its OpenFlow: what changes there, or in the home's settings, is taken up while the agent runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyter_agent import processes
+from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, running_agent, write_private
+from tests.agent_peers import Caller, connected, first_user, published
+from tests.conftest import end_all, start_agent, until
+
+
+@pytest.fixture
+async def caller(agent: AgentClient, home: Home) -> AsyncIterator[Caller]:
+    async with connected(agent.request("GET", "status")["hub"]["apiurl"], first_user(home)) as made:
+        yield made
+
+
+async def soon(condition: Callable[[], Any], what: str) -> Any:
+    return await asyncio.to_thread(until, condition, what=what)
+
+
+def add_user(home: Home, name: str) -> None:
+    command = [sys.executable, "-m", "jupyter_agent.hub", "user-add", "--home", str(home.path), name]
+    subprocess.run(command, input=b"a long password\n", check=True, capture_output=True)
+
+
+async def own_document(agent: AgentClient, caller: Caller) -> dict[str, Any]:
+    return (await caller.client.query("agents", {"slug": agent.request("GET", "status")["slug"]}))[0]
+
+
+async def test_another_slug_is_another_queue(agent: AgentClient, caller: Caller) -> None:
+    document = await own_document(agent, caller)
+    await caller.client.update_one("agents", {**document, "slug": "renamed"})
+    await soon(lambda: agent.request("GET", "status")["queue"] == "renamedagent", "the new queue is listened on")
+    await caller.send("renamedagent", {"command": "listprocesses"}, correlation_id="a")
+    assert (await caller.until("listprocesses"))["success"] is True
+
+
+async def test_a_deleted_agent_registers_again(agent: AgentClient, caller: Caller) -> None:
+    document = await own_document(agent, caller)
+    await caller.client.delete_one("agents", document["_id"])
+    await soon(lambda: agent.request("GET", "status")["slug"] not in (None, document["slug"]), "a new document")
+    found = await own_document(agent, caller)
+    assert found["_id"] == document["_id"]
+    await caller.send(f"{found['slug']}agent", {"command": "listprocesses"}, correlation_id="a")
+    assert (await caller.until("listprocesses"))["success"] is True
+
+
+async def test_runas_is_taken_up_kept_over_reconnections_and_given_back(
+    agent: AgentClient, caller: Caller, home: Home, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(add_user, home, "worker")
+    worker = (await caller.client.query("users", {"username": "worker"}))[0]
+    program = "import os\nprint('token', bool(os.environ.get('jwt')))\n"
+    package = await asyncio.to_thread(published, agent, tmp_path / "whose", program)
+    own = agent.request("GET", "status")["openflow"]["user"]
+    shared = (await caller.client.query("agents", {"_id": package}))[0]
+    shared["_acl"].append({"_id": worker["_id"], "name": "worker", "rights": 65535})
+    await caller.client.update_one("agents", shared)
+
+    document = await own_document(agent, caller)
+    await caller.client.update_one("agents", {**document, "runas": worker["_id"], "runasname": "worker"})
+    await soon(lambda: agent.request("GET", "status")["openflow"]["user"] == "worker", "it acts as worker")
+    document = await own_document(agent, caller)
+    await caller.client.update_one("agents", {**document, "name": "again"})  # it registers again, as worker
+    await soon(lambda: agent.request("GET", "status")["connected"], "it is connected")
+    for name in ("s1", "s2"):
+        await caller.send(f"{document['slug']}agent", {"command": "runpackage", "id": package}, correlation_id=name)
+        end = await caller.until("runpackage", completed=True)
+        assert "token True" in end["output"], end
+        assert agent.request("GET", "runs")["runs"][0]["token"] == "runas"
+        await asyncio.sleep(1.5)  # registrations are a second apart
+        caller.received.clear()
+
+    document = await own_document(agent, caller)
+    await caller.client.update_one("agents", {**document, "runas": "", "runasname": ""})
+    await soon(lambda: agent.request("GET", "status")["openflow"]["user"] == own, "it is itself again")
+    await soon(lambda: agent.request("GET", "status")["connected"], "it is connected")
+    await caller.send(f"{document['slug']}agent", {"command": "runpackage", "id": package}, correlation_id="s3")
+    await caller.until("runpackage", completed=True)
+    assert agent.request("GET", "runs")["runs"][0]["token"] == "sender"
+
+
+def test_renewed_credentials_count_without_a_restart(agent: AgentClient, home: Home) -> None:
+    hub = read_json(home.hub / "hub.json") or {}
+    good = (read_json(home.hub / "credentials.json") or {})["jwt"]
+    other = Home(home.path.parent / "other")
+    other.prepare()
+    write_private(other.config_file, json.dumps({"apiurl": hub["apiurl"], "jwt": "a.b.c"}))
+    try:
+        second = AgentClient(ensure_agent(other, processes.spawn_detached))
+        until(lambda: "config.json" in (second.request("GET", "status")["error"] or ""))
+        write_private(other.config_file, json.dumps({"apiurl": hub["apiurl"], "jwt": good}))
+        until(lambda: second.request("GET", "status")["connected"], what="the renewed token is used")
+        assert second.request("GET", "status")["openflow"]["embedded"] is False
+        other.config_file.unlink()
+        until(lambda: second.request("GET", "status")["hub"], what="nothing is configured: the embedded hub is used")
+        until(lambda: second.request("GET", "status")["connected"])
+        write_private(other.config_file, json.dumps({"apiurl": hub["apiurl"], "jwt": good}))
+        until(lambda: second.request("GET", "status")["hub"] is None, what="the configured one is used again")
+    finally:
+        end_all(other)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x", "started": [], "apiurl": 5}', '{"pid": 1}'])
+def test_a_broken_hub_json_is_the_hubs_to_mend(home: Home, text: str) -> None:
+    home.prepare()
+    (home.hub / "hub.json").write_text(text)
+    assert start_agent(home).request("GET", "status")["connected"] is True
+
+
+async def test_the_agent_ends_while_output_is_sent_and_the_next_one_tells_the_result(
+    home: Home, tmp_path: Path
+) -> None:
+    agent = await asyncio.to_thread(start_agent, home)
+    async with connected(agent.request("GET", "status")["hub"]["apiurl"], first_user(home)) as caller:
+        program = "print('x' * 4_000_000, flush=True)\nimport time\ntime.sleep(600)\n"
+        package = await asyncio.to_thread(published, agent, tmp_path / "loud", program)
+        status = agent.request("GET", "status")
+        await caller.send(status["queue"], {"command": "runpackage", "id": package}, correlation_id="s1")
+        await soon(lambda: agent.request("GET", "runs")["runs"], "the run has come")
+        run = agent.request("GET", "runs")["runs"][0]["id"]
+        await soon(lambda: agent.request("GET", f"runs/{run}")["output_size"] > 4_000_000, "all is printed")
+        agent.request("POST", "shutdown", {})
+        pid, started = status["agent"]["pid"], status["agent"]["started"]
+        await soon(lambda: not processes.is_alive(pid, started), "the agent has ended")
+        assert running_agent(home) is None
+        assert not any(event.data.get("completed") for event in caller.received)
+        await asyncio.to_thread(start_agent, home)
+        end = await caller.until("runpackage", completed=True)
+        assert end["success"] is False
+        assert "stopped" in end["error"]
+
+
+async def test_a_result_is_told_once(agent: AgentClient, caller: Caller, home: Home, tmp_path: Path) -> None:
+    """Registrations in the middle of a result that is being sent do not send it again."""
+    package = await asyncio.to_thread(published, agent, tmp_path / "loud", "print('x' * 1_500_000)\n")
+    document = await own_document(agent, caller)
+    await caller.send(f"{document['slug']}agent", {"command": "runpackage", "id": package}, correlation_id="s1")
+    await soon(lambda: (agent.request("GET", "runs")["runs"] or [{}])[0].get("ended"), "the run has ended")
+    await caller.client.update_one("agents", {**document, "name": "renamed"})
+    await caller.until("completed")
+    await caller.until("runpackage", completed=True)
+    await caller.send(f"{document['slug']}agent", {"command": "listprocesses"}, correlation_id="s2")
+    await caller.until("listprocesses")
+    ends = [event.data for event in caller.received if event.data.get("completed")]
+    assert len(ends) == 1
+    assert caller.received[-2].data is ends[0] or caller.received[-2].data == ends[0]
