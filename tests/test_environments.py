@@ -1,153 +1,445 @@
-"""Environments: real locks, real prefixes, and what goes wrong with them."""
+"""Environments: real uv, real interpreters; the packages come from an index of our own on this machine."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import os
+import shutil
+import signal
 import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
-from jupyter_agent.environments import Environments
-from jupyter_agent.environments.building import READY, explanation
-from jupyter_agent.environments.indexes import pip_settings, uv_variables
-from jupyter_agent.environments.requirements import read_all
-from jupyter_agent.errors import Failed, InvalidInput
+from jupyter_agent.environments import Environments, Requirements
+from jupyter_agent.environments.indexes import pip_settings, uv_arguments, uv_environment, without_credentials
+from jupyter_agent.environments.uv import explanation
+from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound
+
+SECRET = "s3cr3t"
 
 
-class Told:
-    """What was said on the way."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
-
-
-def imports(python: Path, module: str) -> bool:
-    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
-
-
-async def test_an_environment_is_made_once(tmp_path: Path) -> None:
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("six==1.16.0\n")
-    environments, told = Environments(tmp_path / "environments"), Told()
-    made = await environments.ensure(requirements, say=told, tag="t1")
-    assert imports(made.python, "six")
-    assert not imports(made.python, "tornado"), "nothing of ours is in it"
-    assert any("six" in line for line in told.lines)
-    lock = next((tmp_path / "environments" / "locks").glob("*.txt")).read_text()
-    assert "six==1.16.0" in lock
-    assert "--hash=sha256:" in lock
-    told.lines.clear()
-    assert await environments.ensure(requirements, say=told, tag="t2") == made
-    assert told.lines == [], "nothing at all is done"
-    marker = next((made.prefix / "lib").glob("python*")) / "EXTERNALLY-MANAGED"
-    assert "externally-managed" in marker.read_text()
-
-
-async def test_requests_for_one_environment_wait_for_one_another(tmp_path: Path) -> None:
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("six==1.16.0\n")
-    told = Told()
-    builders = [Environments(tmp_path / "environments") for _ in range(4)]
-    made = await asyncio.gather(
-        *(builder.ensure(requirements, say=told, tag=f"t{number}") for number, builder in enumerate(builders))
-    )
-    assert len(set(made)) == 1
-    assert told.lines.count("Building the environment") == 1
-
-
-async def test_a_half_made_prefix_is_built_again(tmp_path: Path) -> None:
-    environments = Environments(tmp_path / "environments")
-    made = await environments.ensure(None, extra=("six==1.16.0",), say=Told(), tag="t")
-    (made.prefix / READY).unlink()
-    (made.python).unlink()
-    again = await environments.ensure(None, extra=("six==1.16.0",), say=Told(), tag="t")
-    assert again == made
-    assert imports(again.python, "six")
-
-
-async def test_a_cancelled_build_leaves_nothing(tmp_path: Path) -> None:
-    environments, building = Environments(tmp_path / "environments"), asyncio.Event()
-    task = asyncio.create_task(
-        environments.ensure(
-            None, extra=("six==1.16.0",), say=lambda line: building.set() if "Building" in line else None, tag="t"
+def wheel(folder: Path, name: str, version: str = "1.0", *, requires: str = "", content: str = "") -> Path:
+    """A wheel with one module that says its version."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    path = folder / name / f"{name}-{version}-py3-none-any.whl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", content or f"version = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", metadata + (f"Requires-Dist: {requires}\n" if requires else ""))
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
+        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return path
+
+
+class Index:
+    """A package index over HTTP that wants a password; it can be told to keep everybody waiting."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.open = threading.Event()
+        self.open.set()
+        self.asked: list[str] = []
+        index = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                index.asked.append(self.path)
+                index.open.wait(60)
+                wanted = "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()
+                if self.headers.get("Authorization") != wanted:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", "Basic")
+                    self.end_headers()
+                    return
+                self._answer(index.folder / self.path.removeprefix("/simple/").strip("/"))
+
+            def _answer(self, path: Path) -> None:
+                content = path.read_bytes() if path.is_file() else b""
+                for file in path.iterdir() if path.is_dir() else []:
+                    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                    content += f'<a href="{file.name}#sha256={digest}">{file.name}</a>\n'.encode()
+                self.send_response(200 if path.exists() else 404)
+                self.send_header("Content-Type", "text/html" if path.is_dir() else "application/octet-stream")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://user:{SECRET}@127.0.0.1:{self._server.server_address[1]}/simple/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.open.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    served = Index(tmp_path / "index")
+    wheel(served.folder, "alpha")
+    wheel(served.folder, "alpha", "2.0")
+    wheel(served.folder, "beta", requires="alpha<2")
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def environ(index: Index) -> dict[str, str]:
+    known = {name: os.environ[name] for name in ("PATH", "HOME")}
+    return {**known, "PIP_INDEX_URL": index.url, "PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.fixture
+def environments(tmp_path: Path, environ: dict[str, str]) -> Environments:
+    return Environments(tmp_path / "environments", environ=environ)
+
+
+def ask(python: Path, code: str) -> str:
+    return subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def another(code: str, folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=environ)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other threads and processes
+            await asyncio.sleep(0.02)
+
+
+def nothing(line: str) -> None:
+    """Nobody waits."""
+
+
+async def test_an_environment_is_made_once(environments: Environments, index: Index, tmp_path: Path) -> None:
+    said: list[str] = []
+    made = await environments.ensure("beta  # a comment\n", say=said.append, tag="t")
+    assert ask(made.python, "import alpha, beta, sys; print(alpha.version, beta.version, sys.version)") == (
+        f"1.0 1.0 {sys.version}"
     )
-    await building.wait()
+    assert made.prefix == tmp_path / "environments" / made.hash
+    assert said[0] == "Resolving the requirements"
+    assert "Making an environment (2 packages)" in said
+    assert said[-1].startswith("Installed 2 packages in ")
+    assert (made.prefix / "ready").exists()
+    assert list(made.prefix.glob("lib/python*/EXTERNALLY-MANAGED"))
+    index.close()
+    said.clear()
+    again = Environments(tmp_path / "environments", environ={})
+    assert await again.ensure("\n# another comment\nbeta\n\n", say=said.append, tag="t") == made
+    assert said == []
+    assert sorted(path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()) == sorted(
+        ["cache", "locks", made.hash]
+    )
+
+
+async def test_other_requirements_make_another_environment(environments: Environments) -> None:
+    first = await environments.ensure("alpha", say=nothing, tag="t")
+    second = await environments.ensure("alpha<2", say=nothing, tag="t")
+    third = await environments.ensure("alpha<2", extra=["beta"], say=nothing, tag="t")
+    assert len({first.hash, second.hash, third.hash}) == 3
+    assert ask(first.python, "import alpha; print(alpha.version)") == "2.0"
+    assert ask(second.python, "import alpha; print(alpha.version)") == "1.0"
+
+
+async def test_nothing_required_is_an_environment_too(environments: Environments) -> None:
+    made = await environments.ensure("", say=nothing, tag="t")
+    assert ask(made.python, "import sys; print(sys.prefix)") == str(made.prefix)
+    variables = made.variables({"PATH": "/bin", "jwt": "x"})
+    assert variables == {"PATH": f"{made.prefix}/bin:/bin", "jwt": "x", "VIRTUAL_ENV": str(made.prefix)}
+
+
+async def test_constraints_and_options_count(environments: Environments, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "requirements.txt").write_text("-c limits.txt\n--only-binary :all:\n-r more.txt\n")
+    (package / "limits.txt").write_text("alpha==1.0\n")
+    (package / "more.txt").write_text("alpha\n")
+    made = await environments.ensure(Requirements.read(package), say=nothing, tag="t")
+    assert ask(made.python, "import alpha; print(alpha.version)") == "1.0"
+
+
+async def test_tasks_and_processes_wait_for_one_another(
+    environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
+        "made = asyncio.run(Environments(Path(sys.argv[1])).ensure('beta', say=print, tag='other'))\nprint(made.hash)"
+    )
+    index.open.clear()
+    other = another(code, tmp_path / "environments", environ)
+    said: list[str] = []
+    tasks = [asyncio.create_task(environments.ensure("beta", say=said.append, tag=f"t{n}")) for n in range(3)]
+    await until(lambda: "Another run is making this environment: waiting for it" in said)
+    index.open.set()
+    made = await asyncio.gather(*tasks)
+    output, _ = await asyncio.to_thread(other.communicate)
+    assert output.splitlines()[-1] == made[0].hash
+    assert len(set(made)) == 1
+    assert (said + output.splitlines()).count("Making an environment (2 packages)") == 1
+    assert (said + output.splitlines()).count("Resolving the requirements") == 1
+
+
+async def test_a_half_made_environment_is_made_anew(environments: Environments, tmp_path: Path) -> None:
+    made = await environments.ensure("alpha", say=nothing, tag="t")
+    (made.prefix / "ready").unlink()
+    for module in made.prefix.glob("lib/python*/site-packages/alpha.py"):
+        module.unlink()
+    assert await environments.ensure("alpha", say=nothing, tag="t") == made
+    assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
+    made.python.unlink()  # its interpreter was uninstalled
+    assert await environments.ensure("alpha", say=nothing, tag="t") == made
+    assert made.python.exists()
+
+
+@pytest.mark.parametrize("moment", ["/simple/alpha/", "/simple/alpha/alpha-2.0-py3-none-any.whl"])
+async def test_a_killed_build_leaves_nothing_that_counts(
+    environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str], moment: str
+) -> None:
+    code = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
+        "asyncio.run(Environments(Path(sys.argv[1])).ensure('alpha', say=print, tag='killed'))"
+    )
+    held = threading.Event()
+
+    class Holding(list[str]):
+        def append(self, path: str) -> None:
+            super().append(path)
+            if path == moment and not held.is_set():
+                index.open.clear()
+                held.set()
+
+    index.asked = Holding()
+    builder = another(code, tmp_path / "environments", environ)
+    assert await asyncio.to_thread(held.wait, 60)
+    children = psutil.Process(builder.pid).children(recursive=True)
+    for pid in (builder.pid, *(child.pid for child in children)):
+        os.kill(pid, signal.SIGKILL)
+    builder.communicate()
+    index.open.set()
+    made = await environments.ensure("alpha", say=nothing, tag="t")
+    assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
+    assert not [path for path in (tmp_path / "environments").glob(".*") if path.is_dir()]
+
+
+async def test_a_cancelled_build_ends_its_processes(environments: Environments, index: Index, tmp_path: Path) -> None:
+    index.open.clear()
+    task = asyncio.create_task(environments.ensure("alpha", say=nothing, tag="cancelled"))
+    await until(lambda: index.asked)
+    running = [each for each in psutil.Process().children(recursive=True) if "uv" in each.name()]
+    assert running
+    assert SECRET not in " ".join(part for each in running for part in each.cmdline())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    left = [path.name for path in (tmp_path / "environments").iterdir() if path.suffix != ".lock"]
-    assert left == ["locks"]
+    assert not [each for each in running if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    index.open.set()
+    await environments.ensure("alpha", say=nothing, tag="t")
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
-    [("six==0.0.0.1\n", "six==0.0.0.1"), ("six >> 1\n", "six"), ("a-package-that-nobody-made-7c2f\n", "7c2f")],
+    ("requirements", "sentence"),
+    [
+        ("alpha==99", "Because there is no version of alpha==99"),
+        ("nosuchpackage", "Because nosuchpackage was not found in the package registry"),
+        ("alpha=1", "Couldn't parse requirement in `requirements.txt`"),
+        ("alpha<2\nalpha>=2", "your requirements are unsatisfiable"),
+    ],
 )
-async def test_what_cannot_be_resolved_is_explained_in_one_line(tmp_path: Path, text: str, word: str) -> None:
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text(text)
-    with pytest.raises(Failed) as refusal:
-        await Environments(tmp_path / "environments").ensure(requirements, say=Told(), tag="t")
-    assert word in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert list((tmp_path / "environments" / "locks").glob("*.txt")) == []
+async def test_uv_explains_what_cannot_be(
+    environments: Environments, tmp_path: Path, requirements: str, sentence: str
+) -> None:
+    with pytest.raises(Failed) as caught:
+        await environments.ensure(requirements, say=nothing, tag="t")
+    assert str(caught.value).startswith("The environment could not be made: ")
+    assert sentence in str(caught.value)
+    assert [path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()] in (["cache"], [])
+
+
+async def test_a_package_that_is_not_what_it_was_is_refused(
+    environments: Environments, index: Index, tmp_path: Path
+) -> None:
+    made = await environments.ensure("alpha", say=nothing, tag="t")
+    shutil.rmtree(made.prefix)
+    shutil.rmtree(tmp_path / "environments" / "cache")
+    wheel(index.folder, "alpha", "2.0", content="evil = True\n")
+    with pytest.raises(Failed, match=r"(?i)hash mismatch"):
+        await environments.ensure("alpha", say=nothing, tag="t")
+    assert not made.prefix.exists()
+
+
+async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index, environ: dict[str, str]) -> None:
+    said: list[str] = []
+    refusing = Environments(
+        tmp_path / "refused", environ={**environ, "PIP_INDEX_URL": index.url.replace(SECRET, "wr0ng")}
+    )
+    with pytest.raises(Failed) as caught:
+        await refusing.ensure("alpha", say=said.append, tag="t")
+    assert "wr0ng" not in str(caught.value)
+    line = f"--index-url {index.url}\nalpha"
+    made = await Environments(tmp_path / "given", environ={"PATH": os.environ["PATH"]}).ensure(
+        line, say=said.append, tag="t"
+    )
+    assert made.python.exists()
+    assert not [text for text in said if SECRET in text or "wr0ng" in text]
+    for path in (tmp_path / "given" / "locks").iterdir():
+        assert SECRET not in path.read_text()
+
+
+async def test_an_interpreter_that_does_not_work_is_told(tmp_path: Path, environ: dict[str, str]) -> None:
+    with pytest.raises(AgentError, match="/nowhere/python"):
+        await Environments(tmp_path / "e", python="/nowhere/python", environ=environ).ensure("", say=nothing, tag="t")
+    with pytest.raises(Failed, match="The interpreter /bin/false does not work: exit code 1"):
+        await Environments(tmp_path / "e", python="/bin/false", environ=environ).ensure("", say=nothing, tag="t")
+
+
+# Requirements
+
+
+def test_requirements_are_read_with_what_they_include(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "requirements.txt").write_bytes(
+        b"\xef\xbb\xbf# top\r\nalpha>=1 \\\r\n  , <3  # both\r\n-r sub/more.txt\r\n--requirement=sub/../other.txt\r\n"
+        b"--extra-index-url https://example.org/simple\r\n-csub/limits.txt\r\n--prefer-binary\r\n"
+        b"url @ https://example.org/x.whl#sha256=1 ; python_version > '3'\r\n"
+    )
+    (tmp_path / "sub/more.txt").write_text("beta\n-r nested.txt\n")
+    (tmp_path / "sub/nested.txt").write_text("gamma[extra]==1.*\n")
+    (tmp_path / "other.txt").write_text("")
+    (tmp_path / "sub/limits.txt").write_text("alpha<2\n-r nested.txt\n")
+    assert Requirements.read(tmp_path) == Requirements(
+        lines=(
+            "alpha>=1    , <3",
+            "beta",
+            "gamma[extra]==1.*",
+            "url @ https://example.org/x.whl#sha256=1 ; python_version > '3'",
+        ),
+        constraints=("alpha<2", "gamma[extra]==1.*"),
+        options=("--extra-index-url https://example.org/simple",),
+    )
+    assert Requirements.read(tmp_path / "sub") == Requirements()
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["-e .", "--editable=../x", "./lib", "/abs/lib", "file:///x", "lib @ file:///x", "-r ../outside.txt", "-r none.txt",
-     "-c https://example.org/c.txt", "-r requirements.txt"],
-)  # fmt: skip
-def test_requirements_that_cannot_be_locked_are_refused(tmp_path: Path, line: str) -> None:
-    (tmp_path / "requirements.txt").write_text(f"six\n{line}\n")
-    with pytest.raises(InvalidInput, match="line 2"):
-        list(read_all(tmp_path / "requirements.txt", tmp_path))
+    ("text", "error", "sentence"),
+    [
+        ("-e .", InvalidInput, "asks for '-e .', a path"),
+        ("--editable=./x", InvalidInput, "a path"),
+        (".", InvalidInput, "a path"),
+        ("./wheels/x-1.0-py3-none-any.whl", InvalidInput, "a path"),
+        ("wheels/x-1.0-py3-none-any.whl", InvalidInput, "a path"),
+        ("/abs/x", InvalidInput, "a path"),
+        ("~/x", InvalidInput, "a path"),
+        ("file:///x", InvalidInput, "a path"),
+        ("x @ file:///x", InvalidInput, "a path"),
+        ("x@./x", InvalidInput, "a path"),
+        ("-f wheels", InvalidInput, "a folder of the package cannot be an index"),
+        ("-r gone.txt", NotFound, "includes gone.txt, but there is no such file"),
+        ("-r ../outside.txt", InvalidInput, "is not in the package"),
+        ("-r /etc/passwd", InvalidInput, "is not in the package"),
+        ("-r https://example.org/r.txt", InvalidInput, "is not in the package"),
+        ("-r requirements.txt", InvalidInput, "which includes it again"),
+        ("-c gone.txt", NotFound, "no such file"),
+    ],
+)
+def test_what_an_environment_cannot_hold_is_told(
+    tmp_path: Path, text: str, error: type[AgentError], sentence: str
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (tmp_path / "outside.txt").write_text("alpha")
+    (package / "requirements.txt").write_text(text)
+    with pytest.raises(error) as caught:
+        Requirements.read(package)
+    assert sentence in str(caught.value)
 
 
-def test_included_files_count(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_text("-r more/base.txt  # the base\nsix\n")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "base.txt").write_text("attrs\n")
-    assert [file.name for file, _ in read_all(tmp_path / "requirements.txt", tmp_path)] == [
-        "requirements.txt",
-        "base.txt",
-    ]
+@pytest.mark.parametrize("data", [b"\xff\xfea\x00", b"\x80"])
+def test_requirements_that_are_no_text_are_told(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "requirements.txt").write_bytes(data)
+    with pytest.raises(InvalidInput, match="cannot be read as text"):
+        Requirements.read(tmp_path)
 
 
-async def test_requirements_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInput, match="UTF-8"):
-        await Environments(tmp_path / "e").ensure(tmp_path / "requirements.txt", say=Told(), tag="t")
+# Pip's configuration
 
 
-def test_pips_settings_are_uvs(tmp_path: Path) -> None:
-    conf = tmp_path / "pip.conf"
-    conf.write_text(
-        "[global]\nindex-url = https://me:secret@one.example/simple\n[install]\nextra_index_url =\n  https://two.example\n"
+def test_pips_configuration_is_said_to_uv(tmp_path: Path) -> None:
+    first, second, broken = tmp_path / "1.conf", tmp_path / "2.conf", tmp_path / "3.conf"
+    first.write_text(
+        "[global]\nindex-url = https://one/simple\nextra-index-url =\n    https://a/simple\n    https://b/simple\n"
+        "cert = /certs.pem\ntrusted-host = one two\ntimeout = 7\n"
     )
-    environment = {"PIP_CONFIG_FILE": str(conf), "HOME": str(tmp_path), "PIP_TRUSTED_HOST": "two.example"}
-    assert pip_settings(environment)["extra-index-url"].split() == ["https://two.example"]
-    assert uv_variables(environment) | {"UV_FIND_LINKS": ""} == {
-        "UV_DEFAULT_INDEX": "https://me:secret@one.example/simple",
-        "UV_INDEX": "https://two.example",
-        "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_INSECURE_HOST": "two.example",
-        "UV_FIND_LINKS": "",
-    } | {key: value for key, value in uv_variables(environment).items() if key in ("UV_FIND_LINKS", "SSL_CERT_FILE")}
-    assert "UV_DEFAULT_INDEX" not in uv_variables({**environment, "UV_INDEX_URL": "https://three.example"})
+    second.write_text("[global]\nindex_url = https://two/simple\n[install]\nfind-links = /w1 /w2\nno-index = true\n")
+    broken.write_text("no section\n")
+    environ = {"HOME": "/home/me", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_INDEX_STRATEGY": "first-index"}
+    files = [first, second, broken, tmp_path / "gone.conf"]
+    found = uv_environment(environ, cache=tmp_path, pip_files=files)
+    assert {name: found.get(name) for name in (
+        "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST", "UV_HTTP_TIMEOUT", "SSL_CERT_FILE",
+        "UV_INDEX_STRATEGY", "UV_CACHE_DIR", "UV_PYTHON_DOWNLOADS", "HOME",
+    )} == {
+        "UV_DEFAULT_INDEX": "https://two/simple",
+        "UV_INDEX": "https://a/simple https://b/simple",
+        "UV_FIND_LINKS": "/w1,/w2",
+        "UV_INSECURE_HOST": "one two",
+        "UV_HTTP_TIMEOUT": "7",
+        "SSL_CERT_FILE": "/certs.pem",
+        "UV_INDEX_STRATEGY": "first-index",
+        "UV_CACHE_DIR": str(tmp_path),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "HOME": "/home/me",
+    }  # fmt: skip
+    assert not [name for name in found if name.startswith("PIP_")]
+    assert uv_arguments(environ, pip_files=files) == ["--no-index"]
 
 
-def test_a_broken_pip_conf_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "pip.conf").write_text("no section")
-    assert isinstance(pip_settings({"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "HOME": str(tmp_path)}), dict)
+def test_uvs_own_settings_count_before_pips(tmp_path: Path) -> None:
+    environ = {
+        "PIP_INDEX_URL": "https://pip/simple",
+        "PIP_EXTRA_INDEX_URL": "https://pip2/simple",
+        "UV_INDEX_URL": "https://uv/simple",
+        "UV_EXTRA_INDEX_URL": "https://uv2/simple",
+        "UV_PYTHON": "3.8",
+        "UV_VENV_SEED": "1",
+        "UV_PYTHON_DOWNLOADS": "automatic",
+    }
+    found = uv_environment(environ, cache=tmp_path, pip_files=[])
+    assert found["UV_INDEX_URL"] == "https://uv/simple"
+    assert {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_PYTHON", "UV_VENV_SEED"}.isdisjoint(found)
+    assert found["UV_PYTHON_DOWNLOADS"] == "never"
 
 
-def test_ornaments_are_taken_off() -> None:
-    said = "  \u00d7 No solution\n  \u2570\u2500\u25b6 Because a\n      b.\nwarning: x\n"
-    assert explanation(said) == "No solution Because a b."
-    assert len(explanation("word " * 10_000)) < 2100
+def test_pips_variables_count_before_its_files(tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://file/simple\n")
+    environ = {"PIP_INDEX_URL": "https://variable/simple"}
+    assert pip_settings(environ, [tmp_path / "pip.conf"])["index-url"] == "https://variable/simple"
+
+
+def test_explanations_hide_passwords_and_are_short() -> None:
+    output = f"Resolving\nerror: It failed\n  cause: https://me:{SECRET}@host/x\n\n  cause: " + "x" * 5000
+    assert explanation(output).startswith("It failed\nhttps://***@host/x\nxxx")
+    assert len(explanation(output)) < 2100
+    assert without_credentials("see https://host/a@b") == "see https://host/a@b"

@@ -1,10 +1,8 @@
-"""Environments: from a package's requirements to a locked prefix that all runs with the same lock share.
-
-It refuses to know packages, runs and languages.
-"""
+"""Environments for packages: made from requirements once, named by their lock, never changed."""
 
 from __future__ import annotations
 
 from jupyter_agent.environments.building import Environment, Environments
+from jupyter_agent.environments.requirements import Requirements
 
-__all__ = ["Environment", "Environments"]
+__all__ = ["Environment", "Environments", "Requirements"]

@@ -1,7 +1,9 @@
-"""Locking and building with uv. A prefix is built once, at its final place, and marked as ready last.
+"""Building environments: requirements -> lock -> prefix, each made once and never changed.
 
-``locks/<sha256 of what was asked>.txt`` is the lock that was made of it; ``<sha256 of the lock>/`` is the prefix. What
-has no marker is half-made: it is removed and built again. Nothing is ever changed in place.
+A lock is kept under the sha256 of what it was made from, a prefix under the sha256 of its lock. A prefix counts when
+its marker ``ready`` is there, which is written last; one without it was being made when something ended, and is made
+anew. uv resolves and installs, with hard links from its cache. Bytecode is compiled when a module is first imported:
+to compile all of it takes three times as long as to install it, and most of it is never imported.
 """
 
 from __future__ import annotations
@@ -9,39 +11,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
-import platform
 import re
 import shutil
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jupyter_agent import processes
-from jupyter_agent.environments.indexes import uv_variables
-from jupyter_agent.environments.requirements import read_all
+from jupyter_agent.environments.requirements import Requirements
+from jupyter_agent.environments.uv import Say, Uv
 from jupyter_agent.errors import Conflict, Failed
 from jupyter_agent.home import Lock, write_private
 
 READY = "ready"
-"""The marker's name in a prefix; it holds the version of Python."""
+
+PROBE = """
+import json, platform, sys, sysconfig
+print(json.dumps([platform.python_implementation(), platform.python_version(), sysconfig.get_platform(),
+                  *platform.libc_ver(), sys.base_exec_prefix]))
+"""
+"""What of an interpreter decides which packages it can have."""
 
 MANAGED = """[externally-managed]
-Error=This environment belongs to jupyter_agent and is shared by all runs with the same requirements.
- To use another package, add it to the requirements.txt of the notebook or program.
+Error=This environment is shared by all runs with the same requirements and is never changed: add what is missing to
+ the package's requirements.txt.
 """
-"""What ``EXTERNALLY-MANAGED`` says (Python Packaging User Guide, specification of that name)."""
-
-COMPILE_TIMEOUT_S = 600
-INSTALL_TIMEOUT_S = 3600
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A ready prefix; ``hash`` is the sha256 of its lock."""
+    """A ready environment; ``hash`` is the sha256 of its lock."""
 
     hash: str
     prefix: Path
@@ -49,162 +52,167 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.prefix / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        return self.prefix / "bin" / "python"
 
-    def variables(self, path: str) -> dict[str, str]:
-        """What activates it; ``path`` is the ``PATH`` before."""
-        folder = str(self.python.parent)
-        return {"VIRTUAL_ENV": str(self.prefix), "PATH": os.pathsep.join(filter(None, (folder, path)))}
+    def variables(self, base: Mapping[str, str]) -> dict[str, str]:
+        """``base`` for a process that lives in this environment."""
+        path = f"{self.prefix / 'bin'}{os.pathsep}{base.get('PATH') or os.defpath}"
+        return {**base, "VIRTUAL_ENV": str(self.prefix), "PATH": path}
 
 
 class Environments:
-    """The environments of a home. ``python`` is the interpreter that they are made of."""
+    """The environments in a folder, made by one interpreter; many tasks and processes may ask for them at once."""
 
-    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
+    def __init__(self, folder: Path, *, python: str = sys.executable, environ: Mapping[str, str] | None = None) -> None:
+        """``environ`` is what uv may see of the environment; ``None``: what children of this process inherit."""
         self._folder = folder
-        self._locks = folder / "locks"
         self._python = python
+        self._environ = processes.inherited_environment() if environ is None else environ
+        self._uv = Uv(self._environ, cache=folder / "cache")
+        self._interpreter = ""
 
     async def ensure(
-        self, requirements: Path | None, *, extra: Sequence[str] = (), say: Callable[[str], None], tag: str
+        self, requirements: Requirements | str, *, extra: Sequence[str] = (), say: Say, tag: str
     ) -> Environment:
-        """The environment for a ``requirements.txt`` (``None``: there is none) with the ``extra`` requirements.
+        """The environment with these requirements, made unless it is there; ``say`` hears how that goes.
 
-        ``say`` gets lines on what is done; ``tag`` marks the processes that do it. Raises ``InvalidInput`` for a file
-        that cannot be locked, ``Failed`` with uv's explanation.
+        ``extra`` are requirements of ours; ``tag`` marks the processes. Raises ``Failed`` with uv's explanation.
         """
-        asked = await asyncio.to_thread(self._asked, requirements, extra)
-        lock = self._locks / f"{asked}.txt"
-        if not lock.exists():
-            async with self._alone(f".{asked}.lock"):
-                if not lock.exists():
-                    await self._compile(lock, requirements, extra, say=say, tag=tag)
-        text = await asyncio.to_thread(lock.read_bytes)
-        environment = Environment(hashlib.sha256(text).hexdigest(), self._folder / hashlib.sha256(text).hexdigest())
-        if not (environment.prefix / READY).exists():
-            async with self._alone(f".{environment.hash}.lock"):
-                if not (environment.prefix / READY).exists():
-                    await self._build(environment, lock, say=say, tag=tag)
+        wanted = Requirements.of(requirements) if isinstance(requirements, str) else requirements
+        wanted = wanted.adding(extra)
+        lock = await self._lock_of(wanted, say, tag)
+        return await self.from_lock(lock, options=wanted.options, say=say, tag=tag)
+
+    async def from_lock(self, lock: str, *, options: Sequence[str] = (), say: Say, tag: str) -> Environment:
+        """The environment that a lock describes, made unless it is there.
+
+        ``options`` are those, such as ``--index-url``, without which its packages cannot be found.
+        """
+        digest = hashlib.sha256(lock.encode()).hexdigest()
+        environment = Environment(digest, self._folder / digest)
+        if not await asyncio.to_thread(_is_ready, environment):
+            async with self._alone(digest, say):
+                if not await asyncio.to_thread(_is_ready, environment):
+                    await self._build(environment, lock, options, say, tag)
         return environment
 
-    def _asked(self, requirements: Path | None, extra: Sequence[str]) -> str:
-        """One sha256 for all that decides the lock."""
-        digest = hashlib.sha256("\0".join([interpreter(self._python), *sorted(extra)]).encode())
-        if requirements is not None:
-            for file, content in read_all(requirements, requirements.parent):
-                digest.update(b"\0".join((b"", os.path.relpath(file, requirements.parent).encode(), content)))
-        return digest.hexdigest()
+    async def _lock_of(self, wanted: Requirements, say: Say, tag: str) -> str:
+        """The lock made of the requirements when they were first asked for."""
+        interpreter = await self._interpreter_facts(tag)
+        asked = [interpreter, wanted.lines, wanted.constraints, wanted.options]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        file = self._folder / "locks" / f"{key}.txt"
+        if (known := await asyncio.to_thread(_text, file)) is not None:
+            return known
+        async with self._alone(key, say):
+            if (known := await asyncio.to_thread(_text, file)) is not None:
+                return known
+            lock = f"# {interpreter}\n{await self._resolve(wanted, self._folder / f'.{key}', say, tag)}"
+            await asyncio.to_thread(_keep, file, lock)
+            return lock
 
-    async def _compile(
-        self, lock: Path, requirements: Path | None, extra: Sequence[str], *, say: Callable[[str], None], tag: str
-    ) -> None:
-        """Resolve to exact versions with hashes; the lock is on disk when this returns."""
+    async def _resolve(self, wanted: Requirements, scratch: Path, say: Say, tag: str) -> str:
+        if not wanted.lines:
+            return ""
         say("Resolving the requirements")
-        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=self._locks, prefix=".new-") as scratch:
-            extras, made = Path(scratch) / "extra.txt", Path(scratch) / "lock.txt"
-            extras.write_text("".join(f"{line}\n" for line in extra))
-            sources = [str(requirements)] if requirements is not None else []
-            sources += [str(extras)] if extra or not sources else []
-            cwd = requirements.parent if requirements is not None else Path(scratch)
-            await self._uv(
-                *("pip", "compile", *sources, "--output-file", str(made), "--generate-hashes", "--no-annotate"),
-                *("--no-header", "--python", self._python),
-                cwd=cwd, say=None, tag=tag, timeout_s=COMPILE_TIMEOUT_S,
-            )  # fmt: skip
-            text = await asyncio.to_thread(made.read_text, encoding="utf-8")
-            # The interpreter is part of what is locked: the same packages for another Python are another prefix.
-            await asyncio.to_thread(write_private, lock, f"# {interpreter(self._python)}\n{text}")
-
-    async def _build(self, environment: Environment, lock: Path, *, say: Callable[[str], None], tag: str) -> None:
-        """Make the prefix; a half-made one is removed first, and after a failure."""
-        prefix = environment.prefix
-        await asyncio.to_thread(remove, prefix)
-        say("Building the environment")
+        files = {"requirements.txt": (*wanted.options, *wanted.lines), "constraints.txt": wanted.constraints}
+        given = [name for name, lines in files.items() if lines]
+        await asyncio.to_thread(_scratch, scratch, files)
         try:
-            await self._uv(
-                *("venv", str(prefix), "--python", self._python, "--no-project"),
-                cwd=self._folder, say=None, tag=tag, timeout_s=COMPILE_TIMEOUT_S,
-            )  # fmt: skip
-            await self._uv(
-                *("pip", "install", "--python", str(environment.python), "--require-hashes", "--compile-bytecode"),
-                *("--requirement", str(lock)),
-                cwd=self._folder, say=say, tag=tag, timeout_s=INSTALL_TIMEOUT_S,
-            )  # fmt: skip
-            await asyncio.to_thread(mark_ready, prefix)
+            await self._uv.run(
+                *("pip", "compile", given[0], *(part for name in given[1:] for part in ("--constraints", name))),
+                *("--output-file", "lock.txt", "--generate-hashes", "--no-header", "--no-annotate"),
+                *("--python", self._python),
+                cwd=scratch,
+                say=say,
+                tag=tag,
+            )
+            return await asyncio.to_thread((scratch / "lock.txt").read_text, encoding="utf-8")
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _build(self, environment: Environment, lock: str, options: Sequence[str], say: Say, tag: str) -> None:
+        prefix = environment.prefix
+        count = len(re.findall(r"^[A-Za-z0-9]", lock, re.MULTILINE))
+        say(f"Making an environment ({count} packages)" if count != 1 else "Making an environment (1 package)")
+        await asyncio.to_thread(_remove, prefix)
+        run = partial(self._uv.run, say=say, tag=tag)
+        try:
+            await run("venv", "--no-project", "--python", self._python, str(prefix), cwd=self._folder, indexes=False)
+            await asyncio.to_thread(_scratch, prefix / "lock", {"requirements.txt": [lock], "options.txt": options})
+            if count:
+                await run(
+                    *("pip", "install", "--python", str(environment.python), "--require-hashes", "--no-deps"),
+                    *("--requirements", "requirements.txt", *(("--requirements", "options.txt") if options else ())),
+                    cwd=prefix / "lock",
+                )
+            await asyncio.to_thread(_finish, prefix)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(remove, prefix))
+            await asyncio.to_thread(_remove, prefix)
             raise
 
-    async def _uv(
-        self, *arguments: str, cwd: Path, say: Callable[[str], None] | None, tag: str, timeout_s: float
-    ) -> None:
-        """Run uv. Raises ``Failed`` with its own words."""
-        command = processes.Command((uv_program(), *arguments), cwd, uv_environment())
-        done = await processes.run(
-            command, tag=tag, on_line=None if say is None else lambda _, line: say(line), timeout_s=timeout_s
-        )
-        if not done.exit.ok:
-            raise Failed(f"The environment cannot be made: {explanation(done.output)}")
+    async def _interpreter_facts(self, tag: str) -> str:
+        if not self._interpreter:
+            command = processes.Command((self._python, "-I", "-c", PROBE), self._folder, self._environ)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            done = await processes.run(command, tag=tag, timeout_s=60)
+            if not done.exit.ok:
+                raise Failed(f"The interpreter {self._python} does not work: {done.output.strip() or done.exit}")
+            self._interpreter = " ".join(json.loads(done.output.splitlines()[-1]))
+        return self._interpreter
 
     @contextlib.asynccontextmanager
-    async def _alone(self, name: str) -> AsyncIterator[None]:
-        """Wait for whoever makes the same, in this process or another."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = Lock(self._folder / name, held=name)
+    async def _alone(self, name: str, say: Say) -> AsyncIterator[None]:
+        """Hold the lock of this name; wait for whoever has it, in this process or another."""
+        lock = Lock(self._folder / f".{name}.lock", held=name)
+        waiting = False
         while True:
             try:
                 lock.acquire()
                 break
             except Conflict:
-                await asyncio.sleep(POLL_S)
+                if not waiting:
+                    say("Another run is making this environment: waiting for it")
+                waiting = True
+                await asyncio.sleep(0.1)
         try:
             yield
         finally:
             lock.release()
 
 
-def uv_program() -> str:
-    """The uv that was installed with us."""
-    from uv import find_uv_bin  # noqa: PLC0415 - only a home that makes environments needs it
-
-    return find_uv_bin()
+def _is_ready(environment: Environment) -> bool:
+    return (environment.prefix / READY).is_file() and environment.python.exists()
 
 
-def uv_environment() -> Mapping[str, str]:
-    """A child's environment in which uv uses our interpreter, the system's certificates and pip's indexes."""
-    inherited = processes.inherited_environment()
-    ours = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "UV_NO_CONFIG_PROMPT": "1", "NO_COLOR": "1"}
-    # Both names of one setting: the first is what older versions know.
-    system = {} if "SSL_CERT_FILE" in inherited else {"UV_NATIVE_TLS": "1", "UV_SYSTEM_CERTS": "1"}
-    return {**system, **uv_variables(inherited), **inherited, **ours}
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
-def interpreter(python: str) -> str:
-    """What of the interpreter and the machine decides which wheels fit."""
-    version = platform.python_version()
-    where = sys.base_prefix if python == sys.executable else python
-    return f"{sys.implementation.name} {version} {sys.platform} {platform.machine()} {where}"
+def _keep(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True, mode=0o700)
+    write_private(file, text)
 
 
-def explanation(output: str) -> str:
-    """Uv's words in one line, without its ornaments."""
-    lines = (
-        re.sub(r"^[\s\u00d7\u2570\u2500\u25b6\u2502\u251c\u00b7]+", "", line).strip() for line in output.splitlines()
-    )
-    text = " ".join(line for line in lines if line and not line.startswith("warning:"))
-    return text if len(text) < 2000 else f"{text[:1000]} … {text[-900:]}"  # noqa: PLR2004 - still a message
+def _scratch(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """A new folder, for its user alone (an index may have a password), with these files, given by their lines."""
+    _remove(folder)
+    folder.mkdir(mode=0o700)
+    for name, lines in files.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def mark_ready(prefix: Path) -> None:
-    """Everything is there and on disk: from now on it counts."""
-    for folder in (prefix / "lib").glob("python*"):
-        (folder / "EXTERNALLY-MANAGED").write_text(MANAGED)
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _finish(prefix: Path) -> None:
+    """Mark a prefix as ready; all that is in it is on the disk before."""
+    for library in prefix.glob("lib/python*"):
+        (library / "EXTERNALLY-MANAGED").write_text(MANAGED)
     os.sync()
-    write_private(prefix / READY, f"{platform.python_version()}\n")
-
-
-def remove(prefix: Path) -> None:
-    """Remove a prefix, the marker first: what is left of it never counts."""
-    (prefix / READY).unlink(missing_ok=True)
-    shutil.rmtree(prefix, ignore_errors=True)
+    write_private(prefix / READY, "")

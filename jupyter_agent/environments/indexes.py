@@ -1,89 +1,107 @@
-"""pip's settings for uv: whoever told pip where packages come from need not say it again.
+"""Where packages come from: what pip is configured to, said to uv, which reads none of pip's configuration.
 
-uv reads its own configuration files and ``UV_*`` only. Values go into a child's environment, never into an argument or
-a log: an index's address may hold a password. Names and places are those of pip's documentation (topic Configuration).
+Credentials in URLs stay in the environment of uv's process; they are in no argument and in no line of output.
 """
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-UV_NAMES = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "trusted-host": "UV_INSECURE_HOST",
-    "cert": "SSL_CERT_FILE",
-}
-"""pip's option -> the variable that tells uv the same."""
-
-OLDER_NAMES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
-"""Variables that uv takes as well; where one is set, pip's settings do not count."""
-
 SECTIONS = ("global", "install")
-"""Sections of pip's files that count for ``pip install``, the stronger last."""
+
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+NOT_OURS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_WORKING_DIR", "UV_PROJECT", "UV_NO_CACHE")
+"""Settings of uv that speak of another environment or work against ours; so do the prefixes below."""
+
+NOT_OURS_EITHER = ("UV_VENV_", "UV_NO_VERIFY", "UV_REQUIRE_HASHES", "UV_PYTHON_")
 
 
-def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to ``environment`` so that uv finds packages where pip does; what uv was told itself stays."""
-    settings = pip_settings(environment)
-    variables = {
-        variable: _without_missing(option, " ".join(settings[option].split()))
-        for option, variable in UV_NAMES.items()
-        if settings.get(option) and variable not in environment and OLDER_NAMES.get(variable) not in environment
+def uv_environment(environ: Mapping[str, str], *, cache: Path, pip_files: list[Path] | None = None) -> dict[str, str]:
+    """The environment for uv: ``environ``, pip's settings where uv has none of its own, and what we require.
+
+    ``pip_files`` are pip's configuration files, later ones first heard; ``None`` for those of this system.
+    """
+    chosen = {
+        name: value
+        for name, value in environ.items()
+        if name not in NOT_OURS and not name.startswith((*NOT_OURS_EITHER, "PIP_"))
     }
-    if variables.get("UV_INDEX"):
-        # pip takes the best version of all its indexes; whoever named several for it trusts them alike.
-        variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    return variables
+    settings = pip_settings(environ, pip_config_files(environ) if pip_files is None else pip_files)
+    translated = _translated(settings)
+    for older, newer in (("UV_EXTRA_INDEX_URL", "UV_INDEX"), ("UV_INDEX_URL", "UV_DEFAULT_INDEX")):
+        if older in environ or newer in environ:
+            translated.pop(newer, None)
+    if "UV_INDEX" in translated:  # pip takes the best version of all indexes, uv that of the first that has any
+        translated["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    own = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    certificates = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+    return {"UV_CACHE_DIR": str(cache), **certificates, **translated, **chosen, **own}
 
 
-def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Pip's options by their long names, of its files and ``PIP_*``."""
+def uv_arguments(environ: Mapping[str, str], *, pip_files: list[Path] | None = None) -> list[str]:
+    """What uv takes as an argument alone."""
+    settings = pip_settings(environ, pip_config_files(environ) if pip_files is None else pip_files)
+    return ["--no-index"] if settings.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
+
+
+def pip_settings(environ: Mapping[str, str], files: list[Path]) -> dict[str, str]:
+    """Pip's settings by their long names: of its files, the later over the earlier, and its variables over both."""
     settings: dict[str, str] = {}
-    for file in _files(environment):
+    for file in files:
         parser = configparser.RawConfigParser()
-        try:
+        with contextlib.suppress(configparser.Error, OSError, UnicodeError):  # pip itself would complain
             parser.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue  # pip would refuse to work at all; uv can go on without it
         for section in SECTIONS:
             if parser.has_section(section):
-                settings |= {name.replace("_", "-"): value for name, value in parser.items(section)}
-    for option in UV_NAMES:
-        if value := environment.get(f"PIP_{option.upper().replace('-', '_')}"):
-            settings[option] = value
+                settings.update({name.replace("_", "-"): value for name, value in parser.items(section)})
+    for name, value in environ.items():
+        if name.startswith("PIP_") and value:
+            settings[name.removeprefix("PIP_").lower().replace("_", "-")] = value
     return settings
 
 
-def _files(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Pip's configuration files, the stronger last."""
-    own = environment.get("PIP_CONFIG_FILE")
-    if own == os.devnull:
-        return
-    home = Path(environment.get("HOME") or Path.home())
-    for folder in reversed((environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)):
-        yield Path(folder) / "pip" / "pip.conf"
-    yield Path("/etc/pip.conf")
-    yield home / ".pip" / "pip.conf"
-    yield Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf"
-    yield Path(sys.prefix) / "pip.conf"
-    if own:
-        yield Path(own)
+def pip_config_files(environ: Mapping[str, str]) -> list[Path]:
+    """Pip's configuration files in the order in which pip reads them."""
+    given = environ.get("PIP_CONFIG_FILE")
+    if given == os.devnull:
+        return []
+    home = Path(environ.get("HOME") or Path.home())
+    own = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(place) for place in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep) if place]
+    found = [
+        *(place / "pip" / "pip.conf" for place in shared),
+        Path("/etc/pip.conf"),
+        *([Path("/Library/Application Support/pip/pip.conf")] if sys.platform == "darwin" else []),
+        home / ".pip" / "pip.conf",
+        *([home / "Library/Application Support/pip/pip.conf"] if sys.platform == "darwin" else []),
+        own / "pip" / "pip.conf",
+        Path(sys.prefix) / "pip.conf",
+    ]
+    return [*found, Path(given)] if given else found
 
 
-def _without_missing(option: str, value: str) -> str:
-    """Without folders that are not there: pip passes over them, uv fails."""
-    if option not in ("find-links", "extra-index-url"):
-        return value
-    return " ".join(part for part in value.split() if _is_there(part))
+def without_credentials(text: str) -> str:
+    """The text with what stands before the host in its URLs made unreadable."""
+    return CREDENTIALS.sub("***@", text)
 
 
-def _is_there(place: str) -> bool:
-    if place.startswith("file://"):
-        return Path(place.removeprefix("file://")).exists()
-    return "://" in place or Path(place).exists()
+def _translated(settings: Mapping[str, str]) -> dict[str, str]:
+    """Pip's settings as uv's variables."""
+    words = {name: value.split() for name, value in settings.items()}
+    found = {
+        "UV_DEFAULT_INDEX": " ".join(words.get("index-url", [])[:1]),
+        "UV_INDEX": " ".join(words.get("extra-index-url", [])),
+        "UV_FIND_LINKS": ",".join(words.get("find-links", [])),
+        "UV_INSECURE_HOST": " ".join(words.get("trusted-host", [])),
+        "UV_HTTP_TIMEOUT": "".join(words.get("timeout", words.get("default-timeout", []))[:1]),
+        "SSL_CERT_FILE": settings.get("cert", "").strip(),
+        **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), settings.get("proxy", "").strip()),
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,55 @@
+"""uv as a child process: what it sees, what it says, and why it failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from jupyter_agent import processes
+from jupyter_agent.environments.indexes import uv_arguments, uv_environment, without_credentials
+from jupyter_agent.errors import Failed, Unavailable
+
+Say = Callable[[str], None]
+"""Shows a line to whoever waits for the environment."""
+
+TIMEOUT_S = 3600
+
+NEWS = re.compile(r"\s*((Resolved|Prepared|Installed) \d+ package|Downloading |Building |Built |warning: )")
+"""Lines of uv's that are of interest to who waits."""
+
+LONGEST_EXPLANATION = 2000
+
+
+class Uv:
+    """uv with one cache; ``environ`` is what it may see of the environment."""
+
+    def __init__(self, environ: Mapping[str, str], *, cache: Path) -> None:
+        self._environ = uv_environment(environ, cache=cache)
+        self._arguments = uv_arguments(environ)
+
+    async def run(self, *arguments: str, cwd: Path, say: Say, tag: str, indexes: bool = True) -> None:
+        """Run it to its end; ``indexes``: it looks for packages. Raises ``Failed`` with its own explanation."""
+        try:
+            program = find_uv_bin()
+        except FileNotFoundError as error:
+            raise Unavailable("uv, which makes environments, is not installed: install jupyter_agent again.") from error
+        argv = (program, *arguments, *(self._arguments if indexes else ()))
+        done = await processes.run(
+            processes.Command(argv, cwd, self._environ),
+            tag=tag,
+            on_line=lambda _stream, line: say(without_credentials(line.strip())) if NEWS.match(line) else None,
+            timeout_s=TIMEOUT_S,
+        )
+        if not done.exit.ok:
+            raise Failed(f"The environment could not be made: {explanation(done.output) or done.exit}")
+
+
+def explanation(output: str) -> str:
+    """What uv says of its failure: its error and the causes, one after the other."""
+    told = re.split(r"^error: ", without_credentials(output), maxsplit=1, flags=re.MULTILINE)[-1]
+    lines = [re.sub(r"^\s*(cause: )?", "", line).rstrip() for line in told.splitlines()]
+    text = "\n".join(line for line in lines if line)
+    return text if len(text) <= LONGEST_EXPLANATION else f"{text[:LONGEST_EXPLANATION]}…"
