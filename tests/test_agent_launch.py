@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from jupyter_agent.agent.launch import BrokenOff, copy_tree, harmless
+from jupyter_agent.agent.launch import MAX_SHOWN, BrokenOff, abridged, copy_tree, harmless
 from jupyter_agent.home import AgentClient, Home, RequestFailed
 from tests.conftest import ended, make_package, printed
 
@@ -94,3 +95,17 @@ def test_numbers_without_end(agent: AgentClient, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SSLKEYLOGFILE", "sslkeylogfile", "LOCPATH", "a\0b", "", "1a", "ä", "LD_x", "R_LIBS"])
 def test_names_that_are_no_variables_or_steer(name: str) -> None:
     assert harmless({name: "x", "r_squared": 1}, {}) == {"r_squared": "1"}
+
+
+def test_a_row_holds_the_beginning_of_large_parameters() -> None:
+    small = {"a": "x" * 5000, "b": [1, 2]}
+    assert abridged(small) == small
+    large = {"a": "x" * MAX_SHOWN, "b": list(range(MAX_SHOWN)), "c": 3}
+    shown = abridged(large)
+    assert shown["a"].endswith(f"x … ({MAX_SHOWN} characters)")
+    assert shown["b"].startswith("[0, 1, ")
+    assert shown["c"] == 3
+    assert len(json.dumps(shown)) < MAX_SHOWN
+    many = abridged({f"name {number}": "x" * 10 for number in range(100_000)})
+    assert len(json.dumps(many)) < MAX_SHOWN
+    assert len(json.dumps(abridged({"n" * MAX_SHOWN * 2: 1}))) < MAX_SHOWN * 3

@@ -54,6 +54,12 @@ COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 MAX_VARIABLE = 1 << 15
 """Characters of a value that is also given as an environment variable; longer ones are in the payload file alone."""
 
+MAX_SHOWN = 1 << 17
+"""Characters of parameters, as JSON, that a run's row holds as they came; of larger ones each long value is cut."""
+
+SHORT = 1000
+"""Characters of a value that is cut."""
+
 MAX_VARIABLES = 1 << 18
 """Characters of all of them together: the kernel bounds what a program may be started with."""
 
@@ -142,7 +148,7 @@ class Launcher:
             trigger=request.trigger,
             who=request.who,
             token=self._which_token(request, source),
-            parameters=dict(request.parameters),
+            parameters=abridged(request.parameters),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             reply=dict(request.reply) if request.reply else None,
         )
@@ -279,6 +285,23 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         json.dumps(parameters, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"The parameters cannot be written as JSON: {error}.") from error
+
+
+def abridged(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as a run's row keeps them, which is read and sent often: of large ones the beginning.
+
+    The run itself gets them whole.
+    """
+    if len(json.dumps(parameters)) <= MAX_SHOWN:
+        return dict(parameters)
+    shown, room = {}, MAX_SHOWN
+    for name, value in parameters.items():
+        text = as_text(value)
+        shown[name] = value if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text)} characters)"
+        room -= len(name) + SHORT
+        if room < 0:
+            break
+    return shown
 
 
 def harmless(values: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, str]:

@@ -69,7 +69,7 @@ async def find_package(client: Client, wanted: str, *, jwt: str = "") -> dict[st
     query = {"_type": "package", "$or": [{"_id": wanted}, {"id": wanted}, {"name": wanted}]}
     found = await client.query("agents", query, order_by={"_modified": -1}, top=2, jwt=jwt)
     if not found:
-        raise NotFound(f"There is no package {wanted!r} on OpenFlow, or it may not be read: publish it first.")
+        raise NotFound(f"There is no package {wanted[:100]!r} on OpenFlow, or it may not be read: publish it first.")
     return next((document for document in found if document.get("_id") == wanted), found[0])
 
 
