@@ -1,140 +1,182 @@
-"""Runtimes: from a run's files to the commands that prepare and run them. One small class per language.
+"""Runtimes: from a package's files or a single file to the command that runs it, one small class per language.
 
-A runtime plans; the environments are built and the processes started elsewhere. Announced are the languages in the
-table at the end.
+A runtime plans; it makes sure of the environment and writes what its child is to read, but starts nothing itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from jupyter_agent import processes
-from jupyter_agent.environments import Environment, Environments
-from jupyter_agent.errors import InvalidInput
-from jupyter_agent.notebook.spec import KernelSpec, Spec, check_parameters, read_notebook
+from jupyter_agent.environments import Environment, Environments, Requirements
+from jupyter_agent.errors import AgentError, InvalidInput
+from jupyter_agent.notebook import KernelSpec, Spec, check_parameters, read_notebook
 from jupyter_agent.processes import Command
-from jupyter_agent.runs import Prepared, Run
+from jupyter_agent.runs import Prepared
 from jupyter_agent.state import RunRow
 
-REQUIREMENTS = "requirements.txt"
-KERNEL = "ipykernel>=6.29"
-SPEC, EVENTS, OUTPUT = "spec.json", "events.jsonl", "output.ipynb"
-RESCUE_TIMEOUT_S = 120
+CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
+
+CHILD = (sys.executable, "-P")
+"""Our interpreter, without the working folder on its path: a file of the package must not stand in for a module."""
+
+KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:")
+"""A kernel that keeps no history: runs at the same time would wait for one another's."""
+
+RESCUE_S = 60
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be run: ``entry`` in ``folder``, which is its working folder; ``run_folder`` is the run's own.
+    """What is to be run: ``entry`` in ``folder``, its working folder, with ``parameters``.
 
-    ``env`` is the child's environment without what activates the run's own; ``tag`` marks its processes.
-    ``own_interpreter``: without a ``requirements.txt`` it runs in the interpreter that jupyter_agent is installed in,
-    as a file of the user's does, not in an empty environment.
+    ``run_folder`` is the run's own folder, ``env`` the environment for the child, ``tag`` marks its processes.
+    ``own_interpreter``: not in an environment made for its requirements but in our installation's (a single file).
     """
 
     folder: Path
     run_folder: Path
     entry: Path
+    parameters: Mapping[str, Any]
+    env: Mapping[str, str]
     tag: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
     own_interpreter: bool = False
 
 
-class Runtime(Protocol):
-    """One language."""
+class Teller(Protocol):
+    """Who is told how the preparation goes (a live run)."""
 
-    async def prepare(self, task: Task, environments: Environments, run: Run) -> Prepared:
-        """What to start. Raises an ``AgentError`` that says why it cannot be started."""
+    def note(self, text: str) -> None:
+        """Take a line."""
+
+
+class Runtime(Protocol):
+    """Runs one language."""
+
+    @property
+    def language(self) -> str:
+        """As in ``package.json``."""
+
+    async def prepare(self, task: Task, environments: Environments, run: Teller) -> Prepared:
+        """What is to be started. Raises an ``AgentError`` whose sentence says why it cannot be."""
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """A Python to run in, and the environment that makes it the right one."""
+class Python:
+    """A script, run by the interpreter of its environment."""
 
-    python: str
-    env: Mapping[str, str]
-    environment: str | None
+    language: str = "python"
 
-
-class PythonRuntime:
-    """A Python program, in the environment of its ``requirements.txt``."""
-
-    async def prepare(self, task: Task, environments: Environments, run: Run) -> Prepared:
-        """The program, unbuffered: what it prints is seen when it prints it."""
-        found = await interpreter_for(task, environments, run)
-        env = {**found.env, "PYTHONUNBUFFERED": "1"}
-        return Prepared(Command((found.python, str(task.entry)), task.folder, env), environment=found.environment)
-
-
-class NotebookRuntime:
-    """A notebook: executed by a child of our installation, its kernel in the environment of its requirements."""
-
-    async def prepare(self, task: Task, environments: Environments, run: Run) -> Prepared:
-        """The child, its event log, and what makes the output notebook of the log if it is killed."""
-        read_notebook(task.entry, language="python")
-        check_parameters(task.parameters)
-        found = await interpreter_for(task, environments, run, extra=(KERNEL,))
-        events, output, spec = (task.run_folder / name for name in (EVENTS, OUTPUT, SPEC))
-        kernel = KernelSpec((found.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"), found.env)
-        Spec(task.entry, output, events, task.folder, kernel, task.parameters).write(spec)
-        child = (sys.executable, "-m", "jupyter_agent.notebook", str(spec))
+    async def prepare(self, task: Task, environments: Environments, run: Teller) -> Prepared:
+        """The script, unbuffered: what it prints is to be seen when it prints it."""
+        environment = await environment_of(task, environments, run)
+        python = str(environment.python) if environment else sys.executable
+        variables = {**(environment.variables(task.env) if environment else task.env), "PYTHONUNBUFFERED": "1"}
         return Prepared(
-            Command(child, task.run_folder, task.env),
-            events=events,
-            rescue=rescue(task.run_folder, task.entry, task.env),
-            rescue_unless=output,
-            environment=found.environment,
+            command=Command((python, str(task.entry)), task.folder, variables),
+            environment=environment.hash if environment else None,
         )
 
 
-async def interpreter_for(
-    task: Task, environments: Environments, run: Run, *, extra: tuple[str, ...] = ()
-) -> Interpreter:
-    """The interpreter of the environment for the task's requirements, built first where there is none yet."""
-    requirements = task.folder / REQUIREMENTS
-    if task.own_interpreter and not requirements.exists():
-        return Interpreter(sys.executable, task.env, None)
-    made: Environment = await environments.ensure(
-        requirements if requirements.exists() else None, extra=extra, say=run.note, tag=task.tag
-    )
-    env = {**task.env, **made.variables(task.env.get("PATH", ""))}
-    return Interpreter(str(made.python), env, made.hash)
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook, executed by a child of our installation in a kernel of its environment."""
+
+    language: str = "notebook"
+
+    async def prepare(self, task: Task, environments: Environments, run: Teller) -> Prepared:
+        """The child; the notebook and its parameters are looked at before an environment is made for them."""
+        await asyncio.to_thread(read_notebook, task.entry, language="python")
+        check_parameters(task.parameters)
+        environment = await environment_of(task, environments, run, extra=("ipykernel",))
+        spec = self._spec(task, environment)
+        await asyncio.to_thread(spec.write, spec_file(task.run_folder))
+        return Prepared(
+            command=Command((*CHILD, "-m", "jupyter_agent.notebook", str(spec_file(task.run_folder))), *_own(task)),
+            events=spec.events,
+            rescue=rescue(spec, env=_own(task)[1]),
+            rescue_unless=spec.output,
+            environment=environment.hash if environment else None,
+        )
+
+    def _spec(self, task: Task, environment: Environment | None) -> Spec:
+        python = str(environment.python) if environment else sys.executable
+        variables = environment.variables(task.env) if environment else task.env
+        changed = {name: value for name, value in variables.items() if _own(task)[1].get(name) != value}
+        return Spec(
+            notebook=task.entry,
+            output=task.run_folder / "output.ipynb",
+            events=task.run_folder / "events.jsonl",
+            cwd=task.folder,
+            kernel=KernelSpec((python, *KERNEL), changed),
+            parameters=task.parameters,
+        )
 
 
-def rescue(run_folder: Path, notebook: Path, env: Mapping[str, str]) -> Command:
-    """What makes the output notebook of the event log."""
-    files = (str(run_folder / EVENTS), str(notebook), str(run_folder / OUTPUT))
-    return Command((sys.executable, "-m", "jupyter_agent.notebook.recover", *files), run_folder, env)
+def _own(task: Task) -> tuple[Path, dict[str, str]]:
+    """Where our child runs, and in what environment: what steers a Python is the kernel's business alone."""
+    return task.folder, {name: value for name, value in task.env.items() if not name.startswith("PYTHON")}
+
+
+def spec_file(run_folder: Path) -> Path:
+    """Where a notebook's child reads what it is to do."""
+    return run_folder / "notebook.json"
+
+
+def rescue(spec: Spec, *, env: Mapping[str, str]) -> Command:
+    """What makes the output notebook of a child that was killed."""
+    files = (str(spec.events), str(spec.notebook), str(spec.output))
+    return Command((*CHILD, "-m", "jupyter_agent.notebook.recover", *files), spec.output.parent, env)
 
 
 async def recover(row: RunRow) -> None:
-    """Save what can be saved of a run whose agent was killed: a notebook's outputs so far."""
+    """Save what can be saved of a run that an earlier agent left: the output notebook. Raises ``AgentError``."""
     folder = Path(row.folder)
-    if (folder / SPEC).exists() and (folder / EVENTS).exists() and not (folder / OUTPUT).exists():
-        command = rescue(folder, Spec.read(folder / SPEC).notebook, processes.inherited_environment())
-        await processes.run(command, tag=f"{row.id}-rescue", timeout_s=RESCUE_TIMEOUT_S)
+    if not await asyncio.to_thread(spec_file(folder).is_file):
+        return
+    spec = await asyncio.to_thread(Spec.read, spec_file(folder))
+    if await asyncio.to_thread(spec.output.exists) or not await asyncio.to_thread(spec.events.exists):
+        return
+    command = rescue(spec, env=processes.inherited_environment())
+    done = await processes.run(command, tag=row.id, timeout_s=RESCUE_S)
+    if not done.exit.ok:
+        raise AgentError(f"The output notebook of run {row.id} could not be made: {done.output.strip() or done.exit}")
+
+
+async def environment_of(
+    task: Task, environments: Environments, run: Teller, *, extra: tuple[str, ...] = ()
+) -> Environment | None:
+    """The environment that the task's ``requirements.txt`` asks for; ``None`` for our own interpreter."""
+    if task.own_interpreter:
+        return None
+    requirements = await asyncio.to_thread(_requirements, task.folder)
+    return await environments.ensure(requirements, extra=extra, say=run.note, tag=task.tag)
+
+
+def _requirements(folder: Path) -> Requirements:
+    conda = next((name for name in CONDA_FILES if (folder / name).is_file()), None)
+    if conda and not (folder / "requirements.txt").is_file():
+        raise InvalidInput(f"The package asks for a conda environment ({conda}): give it a requirements.txt instead.")
+    return Requirements.read(folder)
+
+
+RUNTIMES: dict[str, Runtime] = {runtime.language: runtime for runtime in (Python(), Notebook())}
+
+LANGUAGES = tuple(sorted(RUNTIMES))
 
 
 def runtime_for(language: str) -> Runtime:
-    """The runtime of a language. Raises ``InvalidInput``, naming those there are."""
-    found = RUNTIMES.get(language.lower())
-    if found is None:
-        raise InvalidInput(
-            f"This agent cannot run {language or 'a package that names no language'}: it runs {', '.join(languages())}."
-        )
-    return found
+    """The runtime of a language. Raises ``InvalidInput`` naming those there are."""
+    if runtime := RUNTIMES.get(language):
+        return runtime
+    raise InvalidInput(f"Packages in {language or 'no language'} cannot be run here: there are {', '.join(LANGUAGES)}.")
 
 
 def languages() -> list[str]:
-    """What is announced to OpenFlow."""
-    return list(RUNTIMES)
-
-
-RUNTIMES: Mapping[str, Runtime] = {
-    "notebook": NotebookRuntime(),
-    "python": PythonRuntime(),
-}
+    """What this agent runs, as it is announced to OpenFlow."""
+    return list(LANGUAGES)
