@@ -289,8 +289,6 @@ class AgentClient:
             with file.open("wb") as target:
                 while data := response.read(1 << 18):
                     target.write(data)
-            if response.length:  # what was announced and did not come
-                raise Unavailable("The agent ended before the whole file was there: try again.")
             if response.length:  # Python before 3.13 says nothing of an answer that was cut short
                 raise Unavailable(f"The agent ended before {file.name} was whole: try again.")
 
@@ -373,9 +371,16 @@ def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
     with log.open(encoding="utf-8", errors="replace") as file:
         file.seek(told)
         said = [line.strip() for line in file if line.strip()]
-    raise Unavailable(said[-1] if said else f"The agent did not start within {timeout_s:.0f} s: see {log}.")
+    raise Unavailable(said[-1] if said else no_start(agent.poll(), timeout_s, log))
+
+
+def no_start(ended: int | None, timeout_s: float, log: Path) -> str:
+    """The sentence for an agent that did not come up and left no word, as on a disk without room for one."""
+    if ended is None:
+        return f"The agent did not start within {timeout_s:.0f} s: see {log}."
+    return f"The agent ended (exit code {ended}) before it was ready, and could not say why in {log}: is the disk full?"
 
 
 def agent_command(home: Home) -> list[str]:
-    """The command line of the agent's process."""
-    return [sys.executable, "-m", "jupyter_agent.api", "--detached", "--home", str(home.path)]
+    """The command line of the agent's process. ``-P``: modules in the folder it is started in are none of its own."""
+    return [sys.executable, "-P", "-m", "jupyter_agent.api", "--detached", "--home", str(home.path)]

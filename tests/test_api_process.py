@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from jupyter_agent import processes
+from jupyter_agent.api.__main__ import last_words
 from jupyter_agent.api.broadcast import MOST_WAITING, Broadcast
-from jupyter_agent.home import Home, agent_command, read_json, running_agent
+from jupyter_agent.errors import Unavailable
+from jupyter_agent.home import Home, agent_command, ensure_agent, read_json, running_agent
 from tests.conftest import cli, end_all, start_agent, until
 
 
@@ -107,3 +109,23 @@ async def test_a_follower_that_takes_nothing_is_let_go() -> None:
     assert await anext(quick)
     await quick.aclose()
     assert len(events) == 0
+
+
+def test_the_last_words_are_one_sentence_also_out_of_groups(home: Home) -> None:
+    inner = Unavailable("The disk is full.")
+    assert last_words(ExceptionGroup("a", [ExceptionGroup("b", [inner]), ValueError()]), home) == "The disk is full."
+    assert "No space left" in last_words(ExceptionGroup("a", [OSError(28, "No space left")]), home)
+    assert "ValueError" in last_words(ValueError("x"), home)
+
+
+def test_an_agent_that_cannot_say_why_it_does_not_start(home: Home) -> None:
+    class Silent:
+        def poll(self) -> int:
+            return 1
+
+    def spawn(_argv: object, _environment: object, log: Path) -> Silent:
+        log.touch()
+        return Silent()
+
+    with pytest.raises(Unavailable, match="exit code 1"):
+        ensure_agent(home, spawn)

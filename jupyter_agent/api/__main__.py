@@ -152,16 +152,24 @@ def main() -> int:
     except Conflict as error:
         sys.stderr.write(f"{error}\n")
         return 0 if given.detached else 1
-    except AgentError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except TraitError as error:
-        sys.stderr.write(f"A setting in jupyter_agent_config cannot be used: {error}\n")
-        return 1
-    except OSError as error:
-        sys.stderr.write(f"The agent cannot work in its home {home.path}: {error}.\n")
+    except Exception as error:  # noqa: BLE001 - told, or logged whole
+        sys.stderr.write(f"{last_words(error, home)}\n")
         return 1
     return 0
+
+
+def last_words(error: Exception, home: Home) -> str:
+    """Why the agent ends, in the one sentence that whoever started it shows."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, AgentError):
+        return str(error)
+    if isinstance(error, TraitError):
+        return f"A setting in jupyter_agent_config cannot be used: {error}"
+    if isinstance(error, OSError):
+        return f"The agent cannot work in its home {home.path}: {error}."
+    log.error("The agent failed", exc_info=error)
+    return f"The agent failed ({type(error).__name__}): see {home.logs}."
 
 
 if __name__ == "__main__":
