@@ -23,6 +23,9 @@ from jupyter_agent import processes
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, running_agent
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell in the background starts what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else children could not be interrupted
+
 TESTS = Path(__file__).parent
 PROMISES = tomllib.loads((TESTS / "promises.toml").read_text())
 BUDGETS: dict[str, int] = tomllib.loads((TESTS / "budgets.toml").read_text())

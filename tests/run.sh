@@ -11,8 +11,6 @@ say "Python packages"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ".[test]"
 export PATH="$PWD/$venv/bin:$PATH"
-# The tests use the installed wheel, not the source tree that they are started in.
-export PYTHONSAFEPATH=1
 
 say "Browser"
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

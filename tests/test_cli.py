@@ -435,3 +435,19 @@ def test_files_of_a_killed_fetch_are_not_left_behind(shared: Home, tmp_path: Pat
     fetching.send_signal(signal.SIGINT)
     if fetching.wait(30) != 0:
         assert list(target.iterdir()) == []
+
+
+def test_modules_in_the_folder_one_is_in_do_no_harm(home: Home, tmp_path: Path) -> None:
+    for name in ("random", "tornado", "token", "jupyter_agent"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    program = Path(sys.executable).parent / "jupyter-agent"
+    if not program.exists():  # the command itself is then started by ``-m``, which is the shell's doing, not ours
+        program = tmp_path / "bin" / "jupyter-agent"
+        program.parent.mkdir()
+        program.write_text(f"#!{sys.executable}\nimport sys\nfrom jupyter_agent.cli import main\nsys.exit(main())\n")
+        program.chmod(0o755)
+    environment = {**os.environ, "JUPYTER_AGENT_HOME": str(home.path)}
+    done = subprocess.run(
+        [program, "package", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ async def ensure(home: Home) -> RunningHub:
         return found
     path = home.logs / "hub.log"
     told = path.stat().st_size if path.exists() else 0
-    argv = [sys.executable, "-m", "jupyter_agent.hub", "--home", str(home.path), "--exit-when-idle", str(IDLE_S)]
+    argv = [sys.executable, "-P", "-m", "jupyter_agent.hub", "--home", str(home.path), "--exit-when-idle", str(IDLE_S)]
     child = await asyncio.to_thread(processes.spawn_detached, argv, os.environ, path)
     deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
     while asyncio.get_running_loop().time() < deadline:

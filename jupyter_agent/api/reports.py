@@ -24,7 +24,7 @@ async def html_report(folder: Path, *, tag: str) -> Path:
         raise NotFound("This run has left no output notebook.")
     making = folder / f".output.{os.urandom(4).hex()}.html"
     command = processes.Command(
-        (sys.executable, "-m", "jupyter_agent.notebook.html", str(notebook), str(making)),
+        (sys.executable, "-P", "-m", "jupyter_agent.notebook.html", str(notebook), str(making)),
         folder,
         processes.inherited_environment(),
     )

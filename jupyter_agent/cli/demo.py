@@ -79,4 +79,4 @@ def _open_lab(context: Context, notebook: Path) -> None:
     context.console.note("JupyterLab opens; Ctrl-C here ends it.")
     context.console.flush()
     environment = {**os.environ, "JUPYTER_AGENT_HOME": str(context.home.path)}
-    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", str(notebook)], environment)  # noqa: S606 - no shell
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", str(notebook)], environment)  # noqa: S606 - no shell

@@ -24,4 +24,4 @@ def add_user(context: Context, given: argparse.Namespace) -> NoReturn:
 
 def _become(context: Context, *arguments: str) -> NoReturn:
     context.console.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyter_agent.hub", *arguments])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyter_agent.hub", *arguments])  # noqa: S606 - no shell is wanted
