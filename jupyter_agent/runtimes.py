@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from jupyter_agent import processes
 from jupyter_agent.environments import Environment, Environments, Requirements
+from jupyter_agent.environments.requirements import FILE
 from jupyter_agent.errors import AgentError, InvalidInput
 from jupyter_agent.notebook import KernelSpec, Spec, check_parameters, read_notebook
 from jupyter_agent.processes import Command
@@ -28,6 +29,8 @@ CHILD = (sys.executable, "-P")
 KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:")
 """A kernel that keeps no history: runs at the same time would wait for one another's."""
 
+IPYKERNEL = "ipykernel>=6.29"
+
 RESCUE_S = 60
 
 
@@ -36,7 +39,8 @@ class Task:
     """What is to be run: ``entry`` in ``folder``, its working folder, with ``parameters``.
 
     ``run_folder`` is the run's own folder, ``env`` the environment for the child, ``tag`` marks its processes.
-    ``own_interpreter``: not in an environment made for its requirements but in our installation's (a single file).
+    ``own_interpreter``: without a ``requirements.txt`` it runs in the interpreter that jupyter_agent is installed in,
+    as a file of the user's does, not in an empty environment.
     """
 
     folder: Path
@@ -93,7 +97,7 @@ class Notebook:
         """The child; the notebook and its parameters are looked at before an environment is made for them."""
         await asyncio.to_thread(read_notebook, task.entry, language="python")
         check_parameters(task.parameters)
-        environment = await environment_of(task, environments, run, extra=("ipykernel",))
+        environment = await environment_of(task, environments, run, extra=(IPYKERNEL,))
         spec = self._spec(task, environment)
         await asyncio.to_thread(spec.write, spec_file(task.run_folder))
         return Prepared(
@@ -152,17 +156,21 @@ async def environment_of(
     task: Task, environments: Environments, run: Teller, *, extra: tuple[str, ...] = ()
 ) -> Environment | None:
     """The environment that the task's ``requirements.txt`` asks for; ``None`` for our own interpreter."""
-    if task.own_interpreter:
+    requirements = await asyncio.to_thread(_requirements, task)
+    if requirements is None:
         return None
-    requirements = await asyncio.to_thread(_requirements, task.folder)
     return await environments.ensure(requirements, extra=extra, say=run.note, tag=task.tag)
 
 
-def _requirements(folder: Path) -> Requirements:
-    conda = next((name for name in CONDA_FILES if (folder / name).is_file()), None)
-    if conda and not (folder / "requirements.txt").is_file():
+def _requirements(task: Task) -> Requirements | None:
+    folder = task.folder
+    if (folder / FILE).is_file():
+        return Requirements.read(folder)
+    if task.own_interpreter:
+        return None
+    if conda := next((name for name in CONDA_FILES if (folder / name).is_file()), None):
         raise InvalidInput(f"The package asks for a conda environment ({conda}): give it a requirements.txt instead.")
-    return Requirements.read(folder)
+    return Requirements()
 
 
 RUNTIMES: dict[str, Runtime] = {runtime.language: runtime for runtime in (Python(), Notebook())}
@@ -172,7 +180,7 @@ LANGUAGES = tuple(sorted(RUNTIMES))
 
 def runtime_for(language: str) -> Runtime:
     """The runtime of a language. Raises ``InvalidInput`` naming those there are."""
-    if runtime := RUNTIMES.get(language):
+    if runtime := RUNTIMES.get(language.lower()):
         return runtime
     raise InvalidInput(f"Packages in {language or 'no language'} cannot be run here: there are {', '.join(LANGUAGES)}.")
 

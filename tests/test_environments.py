@@ -181,7 +181,7 @@ async def test_constraints_and_options_count(environments: Environments, tmp_pat
     assert ask(made.python, "import alpha; print(alpha.version)") == "1.0"
 
 
-async def test_tasks_and_processes_wait_for_one_another(
+async def test_requests_for_one_environment_wait_for_one_another(
     environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     code = (
@@ -202,7 +202,7 @@ async def test_tasks_and_processes_wait_for_one_another(
     assert (said + output.splitlines()).count("Resolving the requirements") == 1
 
 
-async def test_a_half_made_environment_is_made_anew(environments: Environments, tmp_path: Path) -> None:
+async def test_a_half_made_prefix_is_built_again(environments: Environments, tmp_path: Path) -> None:
     made = await environments.ensure("alpha", say=nothing, tag="t")
     (made.prefix / "ready").unlink()
     for module in made.prefix.glob("lib/python*/site-packages/alpha.py"):
@@ -244,7 +244,7 @@ async def test_a_killed_build_leaves_nothing_that_counts(
     assert not [path for path in (tmp_path / "environments").glob(".*") if path.is_dir()]
 
 
-async def test_a_cancelled_build_ends_its_processes(environments: Environments, index: Index, tmp_path: Path) -> None:
+async def test_a_cancelled_build_leaves_nothing(environments: Environments, index: Index, tmp_path: Path) -> None:
     index.open.clear()
     task = asyncio.create_task(environments.ensure("alpha", say=nothing, tag="cancelled"))
     await until(lambda: index.asked)
@@ -255,6 +255,7 @@ async def test_a_cancelled_build_ends_its_processes(environments: Environments, 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not [each for each in running if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not [path for path in (tmp_path / "environments").iterdir() if path.is_dir() and path.name != "cache"]
     index.open.set()
     await environments.ensure("alpha", say=nothing, tag="t")
 
@@ -268,13 +269,14 @@ async def test_a_cancelled_build_ends_its_processes(environments: Environments, 
         ("alpha<2\nalpha>=2", "your requirements are unsatisfiable"),
     ],
 )
-async def test_uv_explains_what_cannot_be(
+async def test_what_cannot_be_resolved_is_explained_in_one_line(
     environments: Environments, tmp_path: Path, requirements: str, sentence: str
 ) -> None:
     with pytest.raises(Failed) as caught:
         await environments.ensure(requirements, say=nothing, tag="t")
     assert str(caught.value).startswith("The environment could not be made: ")
     assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()] in (["cache"], [])
 
 
@@ -364,7 +366,7 @@ def test_requirements_are_read_with_what_they_include(tmp_path: Path) -> None:
         ("-c gone.txt", NotFound, "no such file"),
     ],
 )
-def test_what_an_environment_cannot_hold_is_told(
+def test_requirements_that_cannot_be_locked_are_refused(
     tmp_path: Path, text: str, error: type[AgentError], sentence: str
 ) -> None:
     package = tmp_path / "package"
@@ -392,7 +394,7 @@ def test_pips_configuration_is_said_to_uv(tmp_path: Path) -> None:
         "[global]\nindex-url = https://one/simple\nextra-index-url =\n    https://a/simple\n    https://b/simple\n"
         "cert = /certs.pem\ntrusted-host = one two\ntimeout = 7\n"
     )
-    second.write_text("[global]\nindex_url = https://two/simple\n[install]\nfind-links = /w1 /w2\nno-index = true\n")
+    second.write_text("[global]\nindex_url = https://two/simple\n[install]\nfind-links = /tmp /usr\nno-index = true\n")
     broken.write_text("no section\n")
     environ = {"HOME": "/home/me", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_INDEX_STRATEGY": "first-index"}
     files = [first, second, broken, tmp_path / "gone.conf"]
@@ -403,7 +405,7 @@ def test_pips_configuration_is_said_to_uv(tmp_path: Path) -> None:
     )} == {
         "UV_DEFAULT_INDEX": "https://two/simple",
         "UV_INDEX": "https://a/simple https://b/simple",
-        "UV_FIND_LINKS": "/w1,/w2",
+        "UV_FIND_LINKS": "/tmp,/usr",
         "UV_INSECURE_HOST": "one two",
         "UV_HTTP_TIMEOUT": "7",
         "SSL_CERT_FILE": "/certs.pem",
@@ -414,6 +416,17 @@ def test_pips_configuration_is_said_to_uv(tmp_path: Path) -> None:
     }  # fmt: skip
     assert not [name for name in found if name.startswith("PIP_")]
     assert uv_arguments(environ, pip_files=files) == ["--no-index"]
+
+
+def test_folders_that_are_not_there_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    environ = {
+        "PIP_FIND_LINKS": f"{tmp_path}/gone {tmp_path}/wheels https://example.org/links",
+        "PIP_EXTRA_INDEX_URL": f"file://{tmp_path}/gone",
+    }
+    found = uv_environment(environ, cache=tmp_path, pip_files=[])
+    assert found["UV_FIND_LINKS"] == f"{tmp_path}/wheels,https://example.org/links"
+    assert "UV_INDEX" not in found
 
 
 def test_uvs_own_settings_count_before_pips(tmp_path: Path) -> None:
@@ -440,6 +453,6 @@ def test_pips_variables_count_before_its_files(tmp_path: Path) -> None:
 
 def test_explanations_hide_passwords_and_are_short() -> None:
     output = f"Resolving\nerror: It failed\n  cause: https://me:{SECRET}@host/x\n\n  cause: " + "x" * 5000
-    assert explanation(output).startswith("It failed\nhttps://***@host/x\nxxx")
+    assert explanation(output).startswith("It failed: https://***@host/x xxx")
     assert len(explanation(output)) < 2100
     assert without_credentials("see https://host/a@b") == "see https://host/a@b"

@@ -117,12 +117,14 @@ async def test_what_a_script_prints_is_seen_at_once(runner: Runner, tmp_path: Pa
 
 
 async def test_a_single_file_runs_in_our_own_interpreter(runner: Runner, tmp_path: Path) -> None:
-    folder = files(
-        tmp_path / "folder", main_py="import sys; print(sys.executable)", requirements_txt="nosuchpackage==1"
-    )
+    folder = files(tmp_path / "folder", main_py="import sys; print(sys.executable)")
     row = await runner.run(folder, "main.py", own_interpreter=True)
     assert (row.state, row.environment) == (RunState.SUCCEEDED, None)
     assert runner.output(row).strip() == sys.executable
+    (folder / "requirements.txt").write_text(SIX)
+    row = await runner.run(folder, "main.py", own_interpreter=True)
+    assert row.environment is not None
+    assert runner.output(row).strip().endswith(f"{row.environment}/bin/python")
 
 
 async def test_a_notebook_runs_in_a_kernel_of_its_environment(runner: Runner, tmp_path: Path) -> None:

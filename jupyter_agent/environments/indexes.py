@@ -87,6 +87,12 @@ def pip_config_files(environ: Mapping[str, str]) -> list[Path]:
     return [*found, Path(given)] if given else found
 
 
+def _is_there(place: str) -> bool:
+    """Whether it is no folder that is missing: pip passes over those, uv would fail."""
+    path = place.removeprefix("file://")
+    return not path.startswith("/") or Path(path).exists()
+
+
 def without_credentials(text: str) -> str:
     """The text with what stands before the host in its URLs made unreadable."""
     return CREDENTIALS.sub("***@", text)
@@ -94,7 +100,7 @@ def without_credentials(text: str) -> str:
 
 def _translated(settings: Mapping[str, str]) -> dict[str, str]:
     """Pip's settings as uv's variables."""
-    words = {name: value.split() for name, value in settings.items()}
+    words = {name: [word for word in value.split() if _is_there(word)] for name, value in settings.items()}
     found = {
         "UV_DEFAULT_INDEX": " ".join(words.get("index-url", [])[:1]),
         "UV_INDEX": " ".join(words.get("extra-index-url", [])),

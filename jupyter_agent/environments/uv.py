@@ -51,5 +51,6 @@ def explanation(output: str) -> str:
     """What uv says of its failure: its error and the causes, one after the other."""
     told = re.split(r"^error: ", without_credentials(output), maxsplit=1, flags=re.MULTILINE)[-1]
     lines = [re.sub(r"^\s*(cause: )?", "", line).rstrip() for line in told.splitlines()]
-    text = "\n".join(line for line in lines if line)
+    first, *causes = [line for line in lines if line] or [""]
+    text = f"{first}: {' '.join(causes)}" if causes else first
     return text if len(text) <= LONGEST_EXPLANATION else f"{text[:LONGEST_EXPLANATION]}…"
