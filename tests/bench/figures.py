@@ -23,7 +23,8 @@ class Figure:
 
     def line(self, bench: Bench) -> dict[str, Any]:
         """The figure as it is printed."""
-        ratio = round(self.peer_value / self.value, 2) if self.peer_value is not None and self.value else None
+        compared = bench.kind == "comparison" and self.peer_value is not None and self.value
+        ratio = round((self.peer_value or 0) / self.value, 2) if compared else None
         named = {"name": self.name or bench.name}
         return {
             **named,

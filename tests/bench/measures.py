@@ -43,7 +43,8 @@ def gate_start() -> Iterator[Figure]:
         without.append(server_start(enabled=False))
         with_gate.append(server_start(enabled=True))
     for index, unit in enumerate(("ms", "MB")):
-        ours, bare = (statistics.median(run[index] for run in runs) for runs in (with_gate, without))
+        # The least of five: what other processes add to it is never less than nothing.
+        ours, bare = (min(run[index] for run in runs) for runs in (with_gate, without))
         yield Figure(round(ours - bare, 1), unit, "a bare Jupyter server", round(bare, 1), f"gate_start_{unit}")
 
 
