@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import sys
 from dataclasses import dataclass
 
 from jupyter_agent import processes
 from jupyter_agent.errors import InvalidInput, Unavailable
 from jupyter_agent.home import Home, read_json
+from jupyter_agent.openflow.client import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ IDLE_S = 60
 START_TIMEOUT_S = 30
 POLL_S = 0.05
 WATCH_S = 0.5
+CALM_S = 60
+RESTART = Backoff(first_s=0.2)
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,11 @@ async def ended(hub: RunningHub, home: Home) -> None:
 
 @dataclass
 class RestartDelay:
-    """How long to wait before the hub is started again: doubled by each failure, with jitter, up to a cap."""
+    """How long to wait before something is started again; what lived for a while begins a new row of failures."""
 
-    first_s: float = 0.2
-    cap_s: float = 30
-    calm_s: float = 60
-    _next_s: float = 0.0
+    failures: int = 0
 
     def failed(self, lived_s: float) -> float:
-        """Seconds to wait after a hub that lived ``lived_s`` (0: it did not start)."""
-        if lived_s > self.calm_s or not self._next_s:
-            self._next_s = self.first_s
-        delay = self._next_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-        self._next_s = min(self._next_s * 2, self.cap_s)
-        return delay
+        """Seconds to wait after it lived ``lived_s`` (0: it did not start)."""
+        self.failures = 1 if lived_s > CALM_S else self.failures + 1
+        return RESTART.delay_s(self.failures)

@@ -184,7 +184,7 @@ class Link:
                     return
             except AgentError as error:
                 log.warning("%s Until then the present connection is kept.", error)
-                await asyncio.sleep(hub_keeper.RestartDelay.cap_s)
+                await asyncio.sleep(hub_keeper.RESTART.cap_s)
 
     async def _while_the_hub_lives(self) -> None:
         """Start a hub that has ended again, as long as it keeps its address: the client reconnects by itself."""
