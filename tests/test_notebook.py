@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -173,6 +174,13 @@ def test_tags_that_skip_a_cell_or_expect_an_error_count(tmp_path: Path) -> None:
     assert outcome.of("progress")[-1]["total"] == 2
 
 
+@pytest.mark.parametrize(("call", "expected"), [("sys.exit()", 0), ("sys.exit(0)", 0), ("sys.exit(3)", 1)])
+def test_a_notebook_may_end_itself(tmp_path: Path, call: str, expected: int) -> None:
+    outcome = execute(tmp_path, code(f"import sys\nprint('last')\n{call}"), code("print('never')"))
+    assert (outcome.code, outcome.stdout) == (expected, "last\n")
+    assert bool(outcome.of("error")) == bool(expected)
+
+
 def test_a_kernel_that_dies_is_told(tmp_path: Path) -> None:
     outcome = execute(tmp_path, code("print('before')"), code("import os\nos.kill(os.getpid(), 9)"), code("1"))
     assert outcome.code == 2
@@ -256,6 +264,43 @@ def test_what_is_no_notebook_is_told(tmp_path: Path, content: bytes, sentence: s
         outputs.load(path)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _mutations(value: Any, dice: random.Random) -> Any:
+    """The value with one thing in it replaced or missing."""
+    if isinstance(value, dict) and value and dice.random() < 0.9:
+        key = dice.choice(sorted(value))
+        if dice.random() < 0.2:
+            return {name: item for name, item in value.items() if name != key}
+        return {**value, key: _mutations(value[key], dice)}
+    if isinstance(value, list) and value and dice.random() < 0.9:
+        index = dice.randrange(len(value))
+        return [*value[:index], _mutations(value[index], dice), *value[index + 1 :]]
+    return dice.choice([None, 0, -1, True, "", "parameters", [], {}, [None], {"a": 1}, 4, 3, 1e308, "\ud800"])
+
+
+def test_whatever_is_in_the_file_it_is_a_notebook_or_a_sentence(tmp_path: Path) -> None:
+    first = code("x = 1", "parameters")
+    second = code("print(x)", "a", "b")
+    second.outputs = [nbformat.v4.new_output("stream", text="x"), nbformat.v4.new_output("display_data", data={"text/plain": "1"})]
+    whole = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("#"), first, second])
+    whole.metadata = {"kernelspec": {"name": "python3", "language": "python"}, "language_info": {"name": "python"}}
+    dice = random.Random(3)  # noqa: S311 - not for secrets
+    path, saved = tmp_path / "some.ipynb", 0
+    for _ in range(600):
+        content = json.loads(json.dumps(whole))
+        for _ in range(dice.randint(1, 3)):
+            content = _mutations(content, dice)
+        path.write_text(json.dumps(content))
+        try:
+            notebook = outputs.load(path, language="python")
+        except InvalidInput as error:
+            assert "\n" not in str(error)  # noqa: PT017 - most are refused, some are not
+            continue
+        inject(notebook, {"x": 2}, language="python")
+        outputs.save(notebook, tmp_path / "output.ipynb")
+        saved += 1
+    assert saved > 50
 
 
 def test_old_notebooks_are_understood(tmp_path: Path) -> None:

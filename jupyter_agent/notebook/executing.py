@@ -123,7 +123,7 @@ class Execution:
                 await self._client.async_execute_cell(self.notebook.cells[index], index)
                 self._journal.add("progress", done=number, total=len(cells), label=where)
         except CellExecutionError as error:
-            return STOPPED if stopped.is_set() else self._failed(f"{error.ename}: {error.evalue}", where)
+            return STOPPED if stopped.is_set() else self._failed(error, where)
         except (DeadKernelError, KernelDied) as error:
             return STOPPED if stopped.is_set() else await self._died(error, where)
         return STOPPED if stopped.is_set() else SUCCEEDED
@@ -132,8 +132,11 @@ class Execution:
         skipped = self._client.skip_cells_with_tag in cell.metadata.get("tags", [])
         return cell.cell_type == "code" and bool(cell.source.strip()) and not skipped
 
-    def _failed(self, reason: str, where: str) -> int:
-        self._journal.error(f"{reason.splitlines()[0]} ({where})")
+    def _failed(self, error: CellExecutionError, where: str) -> int:
+        if error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
+            return SUCCEEDED  # sys.exit(): the notebook ends here because it says so
+        reason = f"{error.ename}: {error.evalue}".splitlines()[0]
+        self._journal.error(f"{reason} ({where})")
         return CELL_FAILED
 
     async def _died(self, error: Exception, where: str) -> int:

@@ -113,24 +113,33 @@ def load(path: Path, *, language: str = "") -> NotebookNode:
     content = read_notebook(path, language=language)
     try:
         notebook: NotebookNode = nbformat.reads(json.dumps(content), as_version=4, capture_validation_error={})
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-            if not isinstance(cell.source, str):
-                raise TypeError("a cell has no source")  # noqa: TRY301 - one sentence for all that may be wrong
-    except (
-        nbformat.NBFormatError,
-        nbformat.ValidationError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+        _make_sound(notebook)
+    except Exception as error:  # there is nothing that nbformat does not raise on JSON that is no notebook
         reason = (str(error) or type(error).__name__).split("\n", 1)[0]
         raise InvalidInput(
             f"{path.name} is not a valid notebook ({reason}): open it in Jupyter and save it."
         ) from error
     return notebook
+
+
+def _make_sound(notebook: NotebookNode) -> None:
+    """See to it that all is of the kind that its readers expect, and outputs of earlier runs are gone.
+
+    Raises ``TypeError`` for what is no notebook at all.
+    """
+    shapes = (notebook.metadata, dict), (notebook.cells, list), (notebook.nbformat_minor, int)
+    if not all(isinstance(value, kind) for value, kind in shapes):
+        raise TypeError("it has no metadata or cells")
+    for cell in notebook.cells:
+        if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
+            raise TypeError("a cell has no source")
+        if not isinstance(cell.get("metadata"), dict):
+            cell.metadata = NotebookNode()
+        tags = cell.metadata.get("tags")
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            cell.metadata.pop("tags", None)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
 
 
 def save(notebook: NotebookNode, path: Path) -> None:
