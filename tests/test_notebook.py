@@ -282,7 +282,10 @@ def _mutations(value: Any, dice: random.Random) -> Any:
 def test_whatever_is_in_the_file_it_is_a_notebook_or_a_sentence(tmp_path: Path) -> None:
     first = code("x = 1", "parameters")
     second = code("print(x)", "a", "b")
-    second.outputs = [nbformat.v4.new_output("stream", text="x"), nbformat.v4.new_output("display_data", data={"text/plain": "1"})]
+    second.outputs = [
+        nbformat.v4.new_output("stream", text="x"),
+        nbformat.v4.new_output("display_data", data={"text/plain": "1"}),
+    ]
     whole = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("#"), first, second])
     whole.metadata = {"kernelspec": {"name": "python3", "language": "python"}, "language_info": {"name": "python"}}
     dice = random.Random(3)  # noqa: S311 - not for secrets
