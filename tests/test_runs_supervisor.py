@@ -597,15 +597,12 @@ async def test_a_full_disk_in_a_run_is_told_in_one_sentence(small_disk: Path, co
 
     async with Agent(small_disk).running() as agent:
         submitted = await agent.submit(prepare)
-        await until(lambda: submitted.output.error or submitted.row.state.ended)
-        await until(lambda: submitted.row.pid is not None and gone(submitted.row.pid))
-        (submitted.folder / "work" / "filler").unlink(missing_ok=True)
-        (submitted.folder / "artifacts" / "filler").unlink(missing_ok=True)
         row = await submitted.wait()
         assert row.state == ("succeeded" if code == 0 else "failed")
         assert "could not be kept (No space left on device)" in (row.error or "")
         assert "\n" not in (row.error or "")
         assert not (Path(row.folder) / "work").exists()
+        (submitted.folder / "artifacts" / "filler").unlink()
         assert (await agent.ended(program("print('the agent goes on')"))).state == "succeeded"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jupyter_agent.errors import Unavailable
 from jupyter_agent.processes import Command
 from jupyter_agent.runs.output import OutputLog
+from jupyter_agent.runs.reserve import Reserve
 from jupyter_agent.runs.verdict import Stop
 from jupyter_agent.state import RunRow, RunState, State, now
 
@@ -70,7 +71,14 @@ class Run:
     """
 
     def __init__(
-        self, row: RunRow, *, folder: Path, limits: Limits, state: State, notify: Callable[[RunRow], None]
+        self,
+        row: RunRow,
+        *,
+        folder: Path,
+        limits: Limits,
+        state: State,
+        reserve: Reserve,
+        notify: Callable[[RunRow], None],
     ) -> None:
         self.row = row
         self.folder = folder
@@ -86,6 +94,7 @@ class Run:
         """Why it is to end; the first order counts."""
         self.stop_asked = asyncio.Event()
         self._state = state
+        self._reserve = reserve
         self._notify = notify
         self._unsaved: dict[str, Any] = {}
         self._touched = asyncio.Event()
@@ -153,11 +162,13 @@ class Run:
     async def finish(self, changes: dict[str, Any], *, closing: asyncio.Event) -> None:
         """Write the end of the run, then tell it, once.
 
-        While the disk is full this waits for it to be mended, until the agent is ``closing``: then the row stays
-        unfinished, and the next agent will find it so.
+        A full disk has a reserve for this. Where that is used up, too, this waits for room, until the agent is
+        ``closing``: then the row stays unfinished, and the next agent will find it so.
         """
         self._unsaved |= changes
         while (row := await self._write()) is None and not closing.is_set():
+            if await asyncio.to_thread(self._reserve.give):
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
                     await closing.wait()

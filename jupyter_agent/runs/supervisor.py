@@ -21,6 +21,7 @@ from jupyter_agent.processes import Reaper
 from jupyter_agent.runs import artifacts
 from jupyter_agent.runs.events import EventFile
 from jupyter_agent.runs.execution import execute
+from jupyter_agent.runs.reserve import Reserve
 from jupyter_agent.runs.run import Limits, Prepared, PrepareFn, Run
 from jupyter_agent.runs.slots import Slots
 from jupyter_agent.runs.verdict import Cause, Stop, Verdict, not_started
@@ -65,6 +66,7 @@ class Supervisor:
         self._recover = recover
         self._slots = Slots(max_runs)
         self._reaper = Reaper()
+        self._reserve = Reserve(folder / ".reserve")
         self._live: dict[str, Run] = {}
         self._listeners: list[Callable[[RunRow], None]] = []
         self._tasks = asyncio.TaskGroup()
@@ -74,6 +76,7 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         lost = await self._mark_lost()
+        await asyncio.to_thread(self._reserve.take)
         await self._tasks.__aenter__()
         if lost:
             self._recovering = self._tasks.create_task(self._save_what_is_left(lost))
@@ -101,7 +104,7 @@ class Supervisor:
         row = dataclasses.replace(row, state=RunState.QUEUED, created=row.created or now())
         folder = self._folder / row.created[:7] / row.id
         row = await self._insert(dataclasses.replace(row, folder=str(folder)))
-        run = Run(row, folder=folder, limits=limits, state=self._state, notify=self._tell)
+        run = Run(row, folder=folder, limits=limits, state=self._state, reserve=self._reserve, notify=self._tell)
         self._live[row.id] = run
         self._tell(row)
         self._tasks.create_task(self._see_to_its_end(run, prepare, priority), name=f"run-{row.id}")
@@ -187,6 +190,7 @@ class Supervisor:
             if has_place:
                 self._slots.give_back()
         await self._retire()
+        await asyncio.to_thread(self._reserve.take)
 
     async def _attempt(self, run: Run, prepare: PrepareFn) -> dict[str, Any]:
         """All between the queue and the end: the last changes of the row. Whatever goes wrong is one of them."""
