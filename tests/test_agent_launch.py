@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_agent.agent.launch import MAX_SHOWN, BrokenOff, abridged, copy_tree, harmless
 from jupyter_agent.home import AgentClient, Home, RequestFailed
-from tests.conftest import ended, make_package, printed
+from tests.conftest import ended, make_package, printed, start_agent
 
 
 def copy(source: Path, target: Path, without: Path | None = None) -> list[str]:
@@ -109,3 +109,29 @@ def test_a_row_holds_the_beginning_of_large_parameters() -> None:
     many = abridged({f"name {number}": "x" * 10 for number in range(100_000)})
     assert len(json.dumps(many)) < MAX_SHOWN
     assert len(json.dumps(abridged({"n" * MAX_SHOWN * 2: 1}))) < MAX_SHOWN * 3
+
+
+def test_a_package_published_again_while_its_run_waits(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive that the run was to have is gone from the server before it was ever fetched."""
+    (tmp_path / "jupyter_agent_config.py").write_text("c.Agent.max_runs = 1\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    agent = start_agent(home)
+    gate = make_package(
+        tmp_path / "gate",
+        {"main.py": f"import os, time\nwhile not os.path.exists({str(tmp_path / 'open')!r}):\n    time.sleep(0.05)\n"},
+        openiap={"language": "python"},
+    )
+    first = agent.request("POST", "runs", {"target": str(gate)})
+    folder = make_package(tmp_path / "edition", {"main.py": "print('first')"}, openiap={"language": "python"})
+    agent.request("POST", "packages", {"path": str(folder)})
+    waiting = agent.request("POST", "packages/edition/runs", {})
+    (folder / "main.py").write_text("print('second')")
+    newest = agent.request("POST", "packages", {"path": str(folder)})
+    (tmp_path / "open").touch()
+    assert ended(agent, first["id"])["state"] == "succeeded"
+    run = ended(agent, waiting["id"])
+    assert run["state"] == "succeeded", run["error"]
+    assert printed(agent, run["id"]) == "second\n"
+    assert [path.name for path in home.packages.iterdir() if path.is_dir()] == [newest["fileid"]]

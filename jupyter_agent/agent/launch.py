@@ -7,6 +7,7 @@ once, for the API, the CLI and queue commands alike.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -208,6 +209,7 @@ class Launcher:
         if source.folder is not None:
             await to_its_end(partial(copy_as_published, source.folder, work))
         else:
+            source = await self._newest(source, run)
             await self._copy(await self._fetched(source), work)
         return await asyncio.to_thread(files_of_package, work, source.document)
 
@@ -221,6 +223,17 @@ class Launcher:
         except shutil.Error as error:
             failures: list[tuple[str, str, str]] = error.args[0]
             raise Failed(f"{len(failures)} of the files cannot be copied, the first: {failures[0][2]}") from error
+
+    async def _newest(self, source: Source, run: Run) -> Source:
+        """The package as it is now, if it was published again while the run waited: the archive before it is gone."""
+        document = source.document or {}
+        if (self._home.packages / str(document.get("fileid"))).is_dir():
+            return source
+        now = await find_package(await self._link.client(), str(document["_id"]))
+        if now.get("fileid") == document.get("fileid"):
+            return source
+        run.change(fileid=str(now.get("fileid") or ""), version=str(now.get("version") or ""))
+        return dataclasses.replace(source, document=now)
 
     async def _fetched(self, source: Source) -> Path:
         return await fetch(await self._link.client(), source.document or {}, self._home.packages)
