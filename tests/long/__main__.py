@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results.md"
 BUDGETS: dict[str, int] = tomllib.loads((TESTS / "budgets.toml").read_text())
 SUITES = {
     "hub_kills": "test_hub_durability.py",
-    "agent_kills": "journeys/test_faults.py",
+    "agent_kills": "journeys/test_faults.py::test_the_agent_is_killed",
     "run_storm": "test_runs_storm.py",
     "protocol_examples": "test_openflow_protocol.py",
     "archive_examples": "test_packages.py",
