@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -29,13 +28,7 @@ from jupyter_agent.openflow.protocol import (
 )
 from tests.conftest import BUDGETS
 
-
-def rounds() -> int:
-    name, _, count = os.environ.get("JUPYTER_AGENT_BUDGET", "").partition("=")
-    return int(count) if name == "protocol_examples" else BUDGETS["protocol_examples"]
-
-
-many = settings(max_examples=rounds(), deadline=None)
+many = settings(max_examples=BUDGETS["protocol_examples"], deadline=None)
 
 
 def framed(envelope: Envelope) -> bytes:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NotFound
 from jupyter_agent.packages import Bounds, Manifest, entry_point, pack, package_root, unpack
+from tests.conftest import BUDGETS
 
 
 def package(folder: Path, contents: dict[str, str | bytes] | None = None, /, **fields: Any) -> Path:
@@ -326,7 +327,7 @@ NAME = st.text(
 TREE = st.dictionaries(st.lists(NAME, min_size=1, max_size=4).map("/".join), st.binary(max_size=2000), max_size=12)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=BUDGETS["archive_examples"], suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(TREE, st.data())
 def test_what_is_packed_is_unpacked(tree: dict[str, bytes], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as scratch:

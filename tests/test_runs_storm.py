@@ -7,7 +7,6 @@ import collections
 import os
 import random
 import sys
-import tomllib
 from pathlib import Path
 
 import psutil
@@ -15,17 +14,9 @@ import psutil
 from jupyter_agent.processes import Command, inherited_environment
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, State, new_run_id
+from tests.conftest import BUDGETS
 
 SEED = int(os.environ.get("JUPYTER_AGENT_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
-DEFAULT = 200
-
-
-def budget() -> int:
-    name, _, count = os.environ.get("JUPYTER_AGENT_BUDGET", "").partition("=")
-    if name == "run_storm":
-        return int(count)
-    file = Path(__file__).with_name("budgets.toml")
-    return int(tomllib.loads(file.read_text()).get("run_storm", DEFAULT)) if file.exists() else DEFAULT
 
 
 def chances(seed: float) -> random.Random:
@@ -70,7 +61,7 @@ async def run_one(supervisor: Supervisor, chance: random.Random) -> RunRow:
 
 
 async def test_every_run_of_a_storm_ends_exactly_once(tmp_path: Path) -> None:
-    count, chance = budget(), chances(SEED)
+    count, chance = BUDGETS["run_storm"], chances(SEED)
     print(f"{count} runs, seed {SEED}", file=sys.stderr)
     ends: collections.Counter[str] = collections.Counter()
     descriptors = psutil.Process().num_fds()
