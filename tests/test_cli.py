@@ -212,7 +212,9 @@ class TestRun:
         assert running.stdout is not None
         assert running.stdout.readline() == b"tick 0\n"
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        assert running.stderr is not None
+        out, err = running.stdout.read(), running.stderr.read()  # what came with the first line waits in the buffer
+        running.wait(60)
         assert running.returncode == 130, err
         assert b"ancel" in err
         assert b"Traceback" not in err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,19 @@ def progress_text(console: Console, run: dict[str, Any]) -> str:
         filled = round(BAR * min(1.0, progress.get("done", 0) / progress["total"]))
         parts.append(console.symbol("█", "#") * filled + console.symbol("░", ".") * (BAR - filled))
     return "  ".join(part for part in parts if part)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, so that what was counted was shown, and the other way round."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Following:
@@ -103,11 +119,12 @@ class Following:
                 self.run = line["run"]
                 self._show_progress()
                 continue
-            self._since_offset += 1
-            if self._since_offset > seen:  # what came before an interruption is not shown again
-                self._console.pass_on(line["text"], to_err=line["stream"] != "stdout")
-            if "next" in line:
-                self._offset, self._since_offset, seen = line["next"], 0, 0
+            with uninterrupted():
+                self._since_offset += 1
+                if self._since_offset > seen:  # what came before an interruption is not shown again
+                    self._console.pass_on(line["text"], to_err=line["stream"] != "stdout")
+                if "next" in line:
+                    self._offset, self._since_offset, seen = line["next"], 0, 0
 
     def _show_progress(self) -> None:
         if self.run["state"] in ENDED:

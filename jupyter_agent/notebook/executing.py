@@ -52,8 +52,8 @@ class LiveClient(NotebookClient):
         if kind == "clear_output" and not content.get("wait"):
             self._journal.add("cleared", cell=cell_index)
         if output:
+            self._journal.add("output", cell=cell_index, output=output, display_id=display_id)  # what is shown is kept
             self._console.show(output)
-            self._journal.add("output", cell=cell_index, output=output, display_id=display_id)
         return output
 
     def clear_display_id_mapping(self, cell_index: int) -> None:
