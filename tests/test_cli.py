@@ -213,7 +213,8 @@ class TestRun:
         assert running.stdout.readline() == b"tick 0\n"
         running.send_signal(signal.SIGINT)
         assert running.stderr is not None
-        out, err = running.stdout.read(), running.stderr.read()  # what came with the first line waits in the buffer
+        with running.stdout, running.stderr:  # not by communicate(): what came with the first line is in the buffer
+            out, err = running.stdout.read(), running.stderr.read()
         running.wait(60)
         assert running.returncode == 130, err
         assert b"ancel" in err
