@@ -315,9 +315,9 @@ class TestRuns:
         run_id = cli("run", str(slow), "--detach", home=shared).stdout.strip()
         following = spawn(shared, "runs", "logs", "-f", run_id, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert following.stdout is not None
-        assert following.stdout.readline() == b"tick 0\n"
+        assert [following.stdout.readline() for _ in range(2)] == [b"tick 0\n", b"tick 1\n"]
         agent.request("POST", f"runs/{run_id}/cancel", {})
-        assert following.stdout.read().startswith(b"tick 1\n")
+        following.stdout.read()
         assert following.wait(60) == 0
         following.stdout.close()
 
