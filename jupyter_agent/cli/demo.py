@@ -79,4 +79,7 @@ def _open_lab(context: Context, notebook: Path) -> None:
     context.console.note("JupyterLab opens; Ctrl-C here ends it.")
     context.console.flush()
     environment = {**os.environ, "JUPYTER_AGENT_HOME": str(context.home.path)}
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", str(notebook)], environment)  # noqa: S606 - no shell
+    # Root has to say so; who runs the demo as root, as in a container, has done that.
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [sys.executable, "-P", "-m", "jupyterlab", *root, str(notebook)]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
