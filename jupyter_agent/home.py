@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import socket
@@ -20,12 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersion, Unavailable
 
 FORMAT = 1
 """The version of the home's layout; raised with a migration, refused when newer."""
+
+BAD_REQUEST = 400
+MAX_LINE = 1 << 16
+PIECE = 1 << 18
 
 RESTART_S = 0.3
 """Between two tries to start an agent while another one ends."""
@@ -235,18 +238,58 @@ def socket_path(home: Home) -> Path:
     return Path(folder) / "agent.sock"  # mkdtemp makes the folder 0700
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """``http.client`` over a Unix socket."""
+class Exchange:
+    """One request to the agent and its answer, by HTTP/1.0 (RFC 1945), in which a body ends with its connection.
 
-    def __init__(self, path: str, timeout_s: float | None) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+    ``status`` and ``length`` (``None``: not announced) are the answer's. By hand, as importing ``http.client`` would
+    take a third of the time that a whole command may take.
+    """
+
+    def __init__(self, path: str, *, timeout_s: float | None) -> None:
         self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        self._answer: BinaryIO | None = None
+        self.status = 0
+        self.length: int | None = None
 
-    def connect(self) -> None:
-        """Open the socket (called by ``http.client``)."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        self._socket.close()
+
+    def send(self, method: str, target: str, body: bytes | None) -> None:
+        """Send the request and read the answer's head. Raises ``OSError``, or ``ValueError`` when that is none."""
+        head = [f"{method} {target} HTTP/1.0", "Host: localhost"]
+        if body is not None:
+            head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        self._socket.connect(self._path)
+        self._socket.sendall("\r\n".join([*head, "", ""]).encode() + (body or b""))
+        self._answer = self._socket.makefile("rb")
+        version, _, rest = self._answer.readline(MAX_LINE).partition(b" ")
+        if not version.startswith(b"HTTP/"):
+            raise ConnectionError("the connection was closed")
+        self.status = int(rest.split()[0])
+        while line := self._answer.readline(MAX_LINE).strip():
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                self.length = int(value)
+
+    def readline(self) -> bytes:
+        """The next line of the body; empty at its end."""
+        return self._answer.readline() if self._answer else b""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body. Raises ``ConnectionError`` when it ends before its announced length."""
+        got = 0
+        while data := self._answer.read(PIECE) if self._answer else b"":
+            got += len(data)
+            yield data
+        if self.length is not None and got < self.length:
+            raise ConnectionError("the answer was cut short")
 
 
 class RequestFailed(AgentError):
@@ -266,43 +309,43 @@ class AgentClient:
 
     def request(self, method: str, path: str, body: object = None, *, timeout_s: float | None = 60) -> Any:
         """The answer's JSON, ``None`` for an empty one. Raises ``RequestFailed`` or ``Unavailable``."""
-        with contextlib.closing(UnixConnection(self.socket, timeout_s)) as connection:
-            response = self._send(connection, method, path, body)
+        with Exchange(self.socket, timeout_s=timeout_s) as exchange:
+            self._send(exchange, method, path, body)
             try:
-                data = response.read()
-            except (OSError, http.client.HTTPException) as error:
+                data = b"".join(exchange.pieces())
+            except OSError as error:
                 raise Unavailable(f"The agent ended while it answered on {self.socket} ({error!r}).") from error
         return json.loads(data) if data else None
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
         """The JSON lines of a stream, as they come, until the agent ends it."""
-        with contextlib.closing(UnixConnection(self.socket, None)) as connection:
-            response = self._send(connection, "GET", path, None)
-            while line := response.readline():
+        with Exchange(self.socket, timeout_s=None) as exchange:
+            self._send(exchange, "GET", path, None)
+            while line := exchange.readline():
                 if line.strip():
                     yield json.loads(line)
 
     def save(self, path: str, file: Path) -> None:
         """Write the answer's bytes to ``file``. Raises ``Unavailable`` when the agent ended before all were there."""
-        with contextlib.closing(UnixConnection(self.socket, 60)) as connection:
-            response = self._send(connection, "GET", path, None)
+        with Exchange(self.socket, timeout_s=60) as exchange:
+            self._send(exchange, "GET", path, None)
             with file.open("wb") as target:
-                while data := response.read(1 << 18):
-                    target.write(data)
-            if response.length:  # Python before 3.13 says nothing of an answer that was cut short
-                raise Unavailable(f"The agent ended before {file.name} was whole: try again.")
+                try:
+                    for data in exchange.pieces():
+                        target.write(data)
+                except (ConnectionError, TimeoutError) as error:
+                    raise Unavailable(f"The agent ended before {file.name} was whole: try again.") from error
 
-    def _send(self, connection: UnixConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {} if data is None else {"Content-Type": "application/json"}
+    def _send(self, exchange: Exchange, method: str, path: str, body: object) -> None:
+        if not path.isascii() or not path.isprintable() or " " in path:
+            raise InvalidInput(f"{path!r} cannot be asked for: characters like these are percent-encoded.")
         try:
-            connection.request(method, f"/api/v1/{path}", data, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+            exchange.send(method, f"/api/v1/{path}", None if body is None else json.dumps(body).encode())
+            failed = b"".join(exchange.pieces()) if exchange.status >= BAD_REQUEST else None
+        except (OSError, ValueError, IndexError) as error:
             raise Unavailable(f"The agent does not answer on {self.socket} ({error}).") from error
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
-            raise failure(response.status, response.read())
-        return response
+        if failed is not None:
+            raise failure(exchange.status, failed)
 
 
 def failure(status: int, data: bytes) -> RequestFailed:

@@ -6,7 +6,6 @@ it is known that more is needed.
 
 from __future__ import annotations
 
-import http.client
 import importlib
 import os
 import signal
@@ -39,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except AgentError as error:
         return console.fail(error)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         return console.fail(_translated(error))
     else:
         return code
 
 
-def _translated(error: OSError | http.client.HTTPException) -> AgentError:
+def _translated(error: OSError) -> AgentError:
     if isinstance(error, TimeoutError):
         return Unavailable("The agent did not answer in time: its log is in `logs` of its home.")
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+    if not isinstance(error, ConnectionError):
         return AgentError(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
     return Unavailable("The agent ended while it answered: try again.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import signal
 import time
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ class Following:
         """The run as it ended. An agent that ended meanwhile is started again, and tells what became of the run."""
         try:
             self._follow()
-        except (Unavailable, ValueError, ConnectionError, http.client.HTTPException):  # it ended, perhaps within a line
+        except (Unavailable, ValueError, ConnectionError):  # it ended, perhaps within a line
             pass
         finally:
             self._console.clear()
