@@ -400,7 +400,8 @@ class TestForwarding:
             client.get("status")
             until(lambda: connections(agent) == 1, what="the events' bridge")
             with client.stream("GET", f"runs/{run['id']}/stream") as stream:
-                assert next(stream.iter_lines())
+                lines = stream.iter_lines()  # kept: an iterator that is let go closes the answer
+                assert next(lines)
                 until(lambda: connections(agent) == 2)
             until(lambda: connections(agent) == 1, what="the stream was ended at the agent, too")
         agent.request("POST", f"runs/{run['id']}/cancel", {})
