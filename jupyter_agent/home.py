@@ -26,6 +26,18 @@ from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersio
 FORMAT = 1
 """The version of the home's layout; raised with a migration, refused when newer."""
 
+NO_AGENT: dict[str, Any] = {
+    "agent": None,
+    "hub": None,
+    "openflow": None,
+    "connected": False,
+    "slug": None,
+    "queue": None,
+    "error": None,
+    "runs": {"active": 0, "queued": 0},
+}
+"""The status while no agent runs, as every face gives it."""
+
 BAD_REQUEST = 400
 MAX_LINE = 1 << 16
 PIECE = 1 << 18
@@ -411,10 +423,15 @@ def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
         elif ended is not None:
             break
         time.sleep(0.02)
+    raise Unavailable(last_words(log, told) or no_start(agent.poll(), timeout_s, log))
+
+
+def last_words(log: Path, told: int) -> str:
+    """The last line that was added to a log since it had ``told`` bytes; empty when nothing was."""
     with log.open(encoding="utf-8", errors="replace") as file:
         file.seek(told)
         said = [line.strip() for line in file if line.strip()]
-    raise Unavailable(said[-1] if said else no_start(agent.poll(), timeout_s, log))
+    return said[-1] if said else ""
 
 
 def no_start(ended: int | None, timeout_s: float, log: Path) -> str:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from jupyter_agent import processes
-from jupyter_agent.home import AgentClient, Home
-from jupyter_agent.server.events import NO_AGENT, PACKAGE, RUN, STATUS, Bridge, schemas, translate
+from jupyter_agent.home import NO_AGENT, AgentClient, Home
+from jupyter_agent.server.events import PACKAGE, RUN, STATUS, Bridge, schemas, translate
 from jupyter_agent.server.upstream import Upstream
 from tests.conftest import ended, make_package, start_agent, until
 

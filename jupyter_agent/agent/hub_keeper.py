@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jupyter_agent import processes
 from jupyter_agent.errors import InvalidInput, Unavailable
-from jupyter_agent.home import Home, read_json
+from jupyter_agent.home import Home, last_words, read_json
 from jupyter_agent.openflow.client import Backoff
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,7 @@ async def ensure(home: Home) -> RunningHub:
         if child.poll() is not None:
             break
         await asyncio.sleep(POLL_S)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        file.seek(told)
-        said = [line.strip() for line in file if line.strip()]
-    raise Unavailable(said[-1] if said else f"The embedded hub did not start: see {path}.")
+    raise Unavailable(last_words(path, told) or f"The embedded hub did not start: see {path}.")
 
 
 async def ended(hub: RunningHub, home: Home) -> None:

@@ -15,19 +15,7 @@ from typing import Any
 from jupyter_agent.cli.context import Context
 from jupyter_agent.cli.text import duration
 from jupyter_agent.errors import Conflict
-from jupyter_agent.home import read_json, running_agent
-
-NO_AGENT: dict[str, Any] = {
-    "agent": None,
-    "hub": None,
-    "openflow": None,
-    "connected": False,
-    "slug": None,
-    "queue": None,
-    "error": None,
-    "runs": {"active": 0, "queued": 0},
-}
-"""The status while no agent runs, as the gate answers it, too."""
+from jupyter_agent.home import NO_AGENT, read_json, running_agent
 
 
 def serve(context: Context, _given: argparse.Namespace) -> int:

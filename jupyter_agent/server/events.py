@@ -15,22 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.errors import AgentError
+from jupyter_agent.home import NO_AGENT
 from jupyter_agent.server.upstream import Lines, Upstream, connect, exchange
 
 SCHEMAS = "https://schema.jupyter.org/jupyter_agent"
 RUN, STATUS, PACKAGE = (f"{SCHEMAS}/{noun}/v1" for noun in ("run", "status", "package"))
-
-NO_AGENT: dict[str, Any] = {
-    "agent": None,
-    "hub": None,
-    "openflow": None,
-    "connected": False,
-    "slug": None,
-    "queue": None,
-    "error": None,
-    "runs": {"active": 0, "queued": 0},
-}
-"""The status while no agent runs."""
 
 RECENT_RUNS = 50
 """Runs told of when the bridge attaches: what changed while it was not attached is among them."""

@@ -13,8 +13,8 @@ from tornado.iostream import IOStream
 from tornado.web import HTTPError, authenticated  # noqa: TID251 - the gate's handlers are Tornado's
 
 from jupyter_agent.errors import AgentError, Unavailable
-from jupyter_agent.home import RequestFailed
-from jupyter_agent.server.events import NO_AGENT, Bridge
+from jupyter_agent.home import NO_AGENT, RequestFailed
+from jupyter_agent.server.events import Bridge
 from jupyter_agent.server.forward import forward
 from jupyter_agent.server.upstream import Upstream
 
