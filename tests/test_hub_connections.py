@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from jupyter_agent.hub.server import Server, Timing
+from jupyter_agent.hub.network.server import Server, Timing
 from jupyter_agent.hub.users import SHORT_S
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS

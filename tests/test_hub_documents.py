@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import Date, new_id, parse, parse_object, restored, stored, wire
+from jupyter_agent.hub.data.documents import Date, new_id, parse, parse_object, restored, stored, wire
 
 scalars = (
     st.none()

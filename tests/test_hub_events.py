@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import ServerRefused, TimedOut
-from jupyter_agent.hub.documents import new_id
+from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from tests.hub_peers import Line, ask, hub_on_a_new_home, line

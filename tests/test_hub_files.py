@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
-from jupyter_agent.hub.documents import new_id
+from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS

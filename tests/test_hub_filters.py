@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import Date, parse_object, restored, stored
-from jupyter_agent.hub.filters import compile_filter
-from jupyter_agent.hub.sql import key
+from jupyter_agent.hub.data.documents import Date, parse_object, restored, stored
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.sql import key
 
 DAY = "2024-01-02T03:04:05.678Z"
 

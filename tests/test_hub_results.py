@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import Date
-from jupyter_agent.hub.results import order_of, page, projection_of
+from jupyter_agent.hub.data.documents import Date
+from jupyter_agent.hub.data.results import order_of, page, projection_of
 
 VALUES: list[Any] = [Date(5), True, [3, 9], "b", 2.5, None, {"x": 1}, "a", 1, [], False, "é", [[1]]]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused, SignInFailed
-from jupyter_agent.hub.documents import new_id
+from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow import rights
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import Date
-from jupyter_agent.hub.updates import check_update, updated
+from jupyter_agent.hub.data.documents import Date
+from jupyter_agent.hub.data.updates import check_update, updated
 
 NOW = Date(1_700_000_000_000)
 

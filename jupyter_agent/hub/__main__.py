@@ -25,8 +25,8 @@ import psutil
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput, ServerRefused, Unavailable
 from jupyter_agent.home import Home, Lock, read_json, write_private
-from jupyter_agent.hub.server import Server
-from jupyter_agent.hub.store import Store
+from jupyter_agent.hub.data.store import Store
+from jupyter_agent.hub.network.server import Server
 from jupyter_agent.hub.users import USERNAME, Users, entry_of_admins
 
 RENEW_S = 30 * 24 * 3600

@@ -9,10 +9,10 @@ from typing import Any
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub import files
 from jupyter_agent.hub.callers import Caller, Document, granted
-from jupyter_agent.hub.documents import Date
-from jupyter_agent.hub.filters import compile_filter
+from jupyter_agent.hub.data.documents import Date
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.operations import Collection
-from jupyter_agent.hub.store import Documents
 from jupyter_agent.openflow.rights import Right
 
 COLLECTION = "agents"

@@ -17,10 +17,10 @@ from typing import IO, Any, TypeVar
 
 from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, Unavailable
 from jupyter_agent.hub.callers import Caller, Document, checked_acl, granted
-from jupyter_agent.hub.documents import Date
-from jupyter_agent.hub.filters import compile_filter
+from jupyter_agent.hub.data.documents import Date
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.store import Change, Documents, Store
 from jupyter_agent.hub.operations import Collection
-from jupyter_agent.hub.store import Change, Documents, Store
 from jupyter_agent.openflow import rights
 from jupyter_agent.openflow.protocol import CHUNK
 from jupyter_agent.openflow.rights import Right

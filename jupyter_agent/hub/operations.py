@@ -13,11 +13,11 @@ import orjson
 
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Caller, Document, checked_acl, owned, security
-from jupyter_agent.hub.documents import Date, new_id, wire
-from jupyter_agent.hub.filters import Filter, compile_filter
-from jupyter_agent.hub.results import Order, Projection, page
-from jupyter_agent.hub.store import Documents
-from jupyter_agent.hub.updates import check_update, updated
+from jupyter_agent.hub.data.documents import Date, new_id, wire
+from jupyter_agent.hub.data.filters import Filter, compile_filter
+from jupyter_agent.hub.data.results import Order, Projection, page
+from jupyter_agent.hub.data.store import Documents
+from jupyter_agent.hub.data.updates import check_update, updated
 from jupyter_agent.openflow.rights import Right
 
 Guard = Callable[[Documents, Caller, Document | None, Document | None], None]

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 
 from jupyter_agent.errors import AccessDenied, InvalidInput, ServerRefused
-from jupyter_agent.hub.connection import Connection
-from jupyter_agent.hub.documents import new_id
+from jupyter_agent.hub.data.documents import new_id
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.openflow.proto.openiap_pb2 import QueueEvent
 
 DEFAULT_EXPIRATION_MS = 60_000

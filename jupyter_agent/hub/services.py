@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jupyter_agent.hub.connection import Connection
+from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.queues import Queues
-from jupyter_agent.hub.store import Store
 from jupyter_agent.hub.users import Users
 from jupyter_agent.hub.watches import Watches
 

@@ -18,9 +18,9 @@ import jwt
 
 from jupyter_agent.errors import AccessDenied, InvalidInput, NotFound, SignInFailed
 from jupyter_agent.hub.callers import SYSTEM, Caller, Document, entry, granted
-from jupyter_agent.hub.filters import compile_filter
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.store import Change, Documents, Store
 from jupyter_agent.hub.operations import Collection
-from jupyter_agent.hub.store import Change, Documents, Store
 from jupyter_agent.openflow import rights
 from jupyter_agent.openflow.rights import Right
 

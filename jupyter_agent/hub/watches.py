@@ -18,9 +18,9 @@ import jsonpath
 import orjson
 
 from jupyter_agent.errors import AgentError, InvalidInput
-from jupyter_agent.hub.connection import Connection
-from jupyter_agent.hub.documents import new_id, wire
-from jupyter_agent.hub.store import Change, Store
+from jupyter_agent.hub.data.documents import new_id, wire
+from jupyter_agent.hub.data.store import Change, Store
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.users import Users
 from jupyter_agent.openflow.proto.openiap_pb2 import WatchEvent
 from jupyter_agent.openflow.rights import Right

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from jupyter_agent.errors import AccessDenied
 from jupyter_agent.hub import agents, files, users
 from jupyter_agent.hub.callers import Caller, Document
-from jupyter_agent.hub.connection import Connection
+from jupyter_agent.hub.data.store import Documents
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.operations import Collection, Guard
 from jupyter_agent.hub.services import Services
-from jupyter_agent.hub.store import Documents
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jupyter_agent.hub.documents import Date
+from jupyter_agent.hub.data.documents import Date
 
 Condition = tuple[str, list[Any]]
 """An SQL expression and its parameters."""

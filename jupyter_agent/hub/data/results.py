@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import Date, kind
+from jupyter_agent.hub.data.documents import Date, kind
 
 ASCENDING, DESCENDING = 1, -1
 Order = tuple[tuple[str, int], ...]

@@ -10,10 +10,10 @@ import orjson
 
 from jupyter_agent.errors import AgentError, SignInFailed
 from jupyter_agent.hub import agents
-from jupyter_agent.hub.call import Call
-from jupyter_agent.hub.connection import Connection
-from jupyter_agent.hub.documents import Date, parse_object, wire
-from jupyter_agent.hub.messaging import token_user
+from jupyter_agent.hub.commands.call import Call, Command
+from jupyter_agent.hub.commands.messaging import token_user
+from jupyter_agent.hub.data.documents import Date, parse_object, wire
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import Right
 
@@ -73,4 +73,8 @@ async def _client(call: Call, connection: Connection) -> dict[str, Any] | None:
 CUSTOM: dict[str, Callable[[Call, pb.CustomCommandRequest], Awaitable[str]]] = {
     "registeragent": register_agent,
     "getclients": get_clients,
+}
+
+COMMANDS: dict[str, Command] = {
+    "customcommand": custom_command,
 }

@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.documents import MAX_DEPTH, Date, kind, with_stored_names
-from jupyter_agent.hub.filters import compile_filter
-from jupyter_agent.hub.results import rank
+from jupyter_agent.hub.data.documents import MAX_DEPTH, Date, kind, with_stored_names
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.results import rank
 
 MAX_GAP = 1000
 """How far behind a list's end an element may be set; what is between becomes null."""

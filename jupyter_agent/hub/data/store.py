@@ -16,9 +16,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from jupyter_agent.database import Database
 from jupyter_agent.errors import Conflict
-from jupyter_agent.hub.documents import Date, restored, stored
-from jupyter_agent.hub.filters import Filter
-from jupyter_agent.hub.sql import key
+from jupyter_agent.hub.data.documents import Date, restored, stored
+from jupyter_agent.hub.data.filters import Filter
+from jupyter_agent.hub.data.sql import key
 
 T = TypeVar("T")
 Document = dict[str, Any]

@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 
 from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput
-from jupyter_agent.hub.call import Call, Command, off_loop
 from jupyter_agent.hub.callers import Caller, Document
-from jupyter_agent.hub.connection import Connection
-from jupyter_agent.hub.filters import compile_filter
+from jupyter_agent.hub.commands.call import Call, Command, off_loop
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.store import Documents
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.operations import Collection, collection_name
 from jupyter_agent.hub.queues import DEFAULT_EXPIRATION_MS, PRIVATE, QueueMessage, queue_name, timed_out
-from jupyter_agent.hub.store import Documents
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import Right
 

@@ -25,12 +25,13 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from jupyter_agent import __version__
 from jupyter_agent.errors import AgentError, Conflict
-from jupyter_agent.hub.commands import perform, user_message
-from jupyter_agent.hub.connection import Connection
+from jupyter_agent.hub.commands.signin import user_message
+from jupyter_agent.hub.commands.table import perform
+from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
+from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.queues import Queues
 from jupyter_agent.hub.services import Services
-from jupyter_agent.hub.store import Store
 from jupyter_agent.hub.users import SHORT_S, Users
 from jupyter_agent.hub.watches import Watches
 from jupyter_agent.openflow.proto.openiap_pb2 import PingRequest, RefreshToken

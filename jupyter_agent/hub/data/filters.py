@@ -19,8 +19,8 @@ import mgqpy
 import re2
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub import sql
-from jupyter_agent.hub.documents import Date, kind
+from jupyter_agent.hub.data import sql
+from jupyter_agent.hub.data.documents import Date, kind
 
 MAX_PATTERN = 1000
 """Characters of a regular expression."""

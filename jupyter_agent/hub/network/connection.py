@@ -15,7 +15,7 @@ from typing import Protocol
 from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
 
 from jupyter_agent.errors import AgentError, ProtocolError
-from jupyter_agent.hub.documents import new_id
+from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.proto.openiap_pb2 import BeginStream, EndStream, Envelope, ErrorResponse, Stream
 from jupyter_agent.openflow.protocol import Session, unpack
 

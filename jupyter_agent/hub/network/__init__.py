@@ -1,0 +1,1 @@
+"""The hub on the network: connections, HTTP and gRPC, and the composition of its parts behind them."""
