@@ -15,12 +15,12 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
@@ -31,8 +31,7 @@ from jupyter_agent.home import Home, write_private
 from jupyter_agent.packages import Manifest, entry_point, fetch, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, new_run_id
-
-T = TypeVar("T")
+from jupyter_agent.waiting import to_its_end
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What may be the name of an environment variable made of a payload's key."""
@@ -343,17 +342,6 @@ def section(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The section ``openiap`` of a package's document; empty where there is none that is an object."""
     found = document.get("openiap")
     return found if isinstance(found, dict) else {}
-
-
-async def to_its_end(job: Callable[[], T], break_off: Callable[[], None] = lambda: None) -> T:
-    """Run ``job`` in a thread. A thread cannot be stopped: a cancellation calls ``break_off`` and waits for its end."""
-    task = asyncio.ensure_future(asyncio.to_thread(job))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        break_off()
-        await asyncio.wait([task])
-        raise
 
 
 class BrokenOff(Exception):

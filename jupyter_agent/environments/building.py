@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from pathlib import Path
 from jupyter_agent import processes
 from jupyter_agent.environments.requirements import Requirements
 from jupyter_agent.environments.uv import Say, Uv
-from jupyter_agent.errors import Conflict, Failed
+from jupyter_agent.errors import Failed
 from jupyter_agent.home import Lock, write_private
+from jupyter_agent.waiting import holding
 
 READY = "ready"
 
@@ -161,24 +162,10 @@ class Environments:
             self._interpreter = " ".join(json.loads(done.output.splitlines()[-1]))
         return self._interpreter
 
-    @contextlib.asynccontextmanager
-    async def _alone(self, name: str, say: Say) -> AsyncIterator[None]:
-        """Hold the lock of this name; wait for whoever has it, in this process or another."""
+    def _alone(self, name: str, say: Say) -> contextlib.AbstractAsyncContextManager[None]:
+        """Hold the lock of this name."""
         lock = Lock(self._folder / f".{name}.lock", held=name)
-        waiting = False
-        while True:
-            try:
-                lock.acquire()
-                break
-            except Conflict:
-                if not waiting:
-                    say("Another run is making this environment: waiting for it")
-                waiting = True
-                await asyncio.sleep(0.1)
-        try:
-            yield
-        finally:
-            lock.release()
+        return holding(lock, on_wait=lambda: say("Another run is making this environment: waiting for it"))
 
 
 def _is_ready(environment: Environment) -> bool:

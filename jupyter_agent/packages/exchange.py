@@ -6,7 +6,6 @@ Knows the documents of the collection ``agents`` and the order of steps that lea
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import logging
@@ -14,22 +13,22 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, Unavailable
 from jupyter_agent.home import Lock
 from jupyter_agent.packages.manifest import Manifest, package_root
 from jupyter_agent.packages.packing import pack
 from jupyter_agent.packages.unpacking import unpack
+from jupyter_agent.waiting import holding, to_its_end
 
 if TYPE_CHECKING:
     from jupyter_agent.openflow.client import Client  # packing alone (the CLI) needs no wire
 
-T = TypeVar("T")
 
 AGENTS = "agents"
 FILES = "fs.files"
@@ -56,11 +55,11 @@ async def publish(client: Client, folder: Path, *, who: str) -> Published:
     """
     publication = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as scratch:
-        manifest, archive = await _to_the_end(lambda: (Manifest.read(folder), pack(folder, Path(scratch))))
+        manifest, archive = await to_its_end(lambda: (Manifest.read(folder), pack(folder, Path(scratch))))
         metadata = {
             "name": manifest.name,
             "version": manifest.version,
-            "sha256": await _to_the_end(lambda: _sha256(archive)),
+            "sha256": await to_its_end(lambda: _sha256(archive)),
             "publication": publication,
             "publishedby": who,
         }
@@ -88,7 +87,7 @@ async def fetch(client: Client, document: Mapping[str, Any], packages: Path, *, 
     folder = packages / fileid
     if not folder.is_dir():
         packages.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a moment on the own disk
-        async with _locked(packages / f".{fileid}.lock"):
+        async with holding(Lock(packages / f".{fileid}.lock", held=fileid)):
             if not folder.is_dir():
                 await _download(client, fileid, folder, jwt=jwt)
     return package_root(folder)
@@ -178,11 +177,11 @@ async def _download(client: Client, fileid: str, folder: Path, *, jwt: str) -> N
     """Bring the archive here and unpack it; the lock is held."""
     for leftover in folder.parent.glob(f".{fileid}.*"):
         if leftover.is_dir():
-            await _to_the_end(partial(shutil.rmtree, leftover))
+            await to_its_end(partial(shutil.rmtree, leftover))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{fileid}.") as scratch:
         archive = await client.download(fileid, Path(scratch), jwt=jwt)
         expected = await _digest(client, fileid, jwt=jwt)
-        await _to_the_end(lambda: _unpack_checked(archive, folder, expected))
+        await to_its_end(lambda: _unpack_checked(archive, folder, expected))
 
 
 async def _digest(client: Client, fileid: str, *, jwt: str) -> str | None:
@@ -205,29 +204,3 @@ def _unpack_checked(archive: Path, folder: Path, expected: str | None) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def _to_the_end(job: Callable[[], T]) -> T:
-    """Run ``job`` in a thread; a cancellation counts when it has ended, as a thread cannot be stopped."""
-    task = asyncio.ensure_future(asyncio.to_thread(job))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
-@contextlib.asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    """Hold the lock; wait for whoever has it, in this process or another."""
-    lock = Lock(path, held=f"{path} is locked.")
-    while True:
-        try:
-            lock.acquire()
-            break
-        except Conflict:
-            await asyncio.sleep(0.05)
-    try:
-        yield
-    finally:
-        lock.release()

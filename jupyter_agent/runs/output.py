@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from jupyter_agent.waiting import to_its_end
 
 LONGEST_CHUNK = 64 << 10
 """Characters of text in one line of the log."""
@@ -151,7 +154,7 @@ class OutputLog:
             if pending:
                 end = self._end
                 try:
-                    await _to_its_end(asyncio.to_thread(self._write, pending))
+                    await to_its_end(partial(self._write, pending))
                 finally:
                     self._written = end
                     self._wake()
@@ -263,16 +266,6 @@ class OutputLog:
         except OSError as error:
             self.error = f"Some output may not be kept ({error.strerror})."
         self._unsynced.clear()
-
-
-async def _to_its_end(writing: Coroutine[Any, Any, None]) -> None:
-    """Await it also when cancelled meanwhile: what the next one writes must not overtake it."""
-    task = asyncio.ensure_future(writing)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
 
 
 def _measured(text: str) -> tuple[str, int]:
