@@ -1,5 +1,5 @@
 """Benchmarks; importing the package registers them."""
 
-from tests.bench import measures
+from tests.bench import hub, measures, wire
 
-__all__ = ["measures"]
+__all__ = ["hub", "measures", "wire"]

@@ -24,7 +24,7 @@ class Figure:
     def line(self, bench: Bench) -> dict[str, Any]:
         """The figure as it is printed."""
         compared = bench.kind == "comparison" and self.peer_value is not None and self.value
-        ratio = round((self.peer_value or 0) / self.value, 2) if compared else None
+        ratio = round(self._better_by(), 2) if compared else None
         named = {"name": self.name or bench.name}
         return {
             **named,
@@ -33,6 +33,11 @@ class Figure:
             "goal": bench.goal,
             "kind": bench.kind,
         }
+
+    def _better_by(self) -> float:
+        """How many times better than the peer: of rates the higher is, of times and sizes the lower."""
+        peer = self.peer_value or 0
+        return self.value / peer if self.unit.endswith("/s") and peer else peer / self.value
 
 
 @dataclass(frozen=True)
