@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from jupyter_agent.hub.data.documents import Date
@@ -32,9 +33,21 @@ SLACK = 1e-12
 SIMPLE_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]*(?:\.[A-Za-z_][A-Za-z0-9_ -]*){0,4}")
 
 
-def superset(query: dict[str, Any]) -> Condition:
-    """An SQL condition that holds for every document that ``query`` matches; ``""`` when all have to be looked at."""
-    found = [condition for condition in _conditions(query) if _is_small(condition)]
+@dataclass(frozen=True)
+class Field:
+    """A field in SQL; ``has_lists``: there may be a list in it or on the way to it."""
+
+    expression: str
+    has_lists: bool = True
+
+
+def superset(query: dict[str, Any], scalars: frozenset[str] = frozenset()) -> Condition:
+    """An SQL condition that holds for every document that ``query`` matches; ``""`` when all have to be looked at.
+
+    ``scalars`` are paths where no document has a list: with those, equality is plain enough for an index to give an
+    order besides.
+    """
+    found = [condition for condition in _conditions(query, scalars) if _is_small(condition)]
     return _joined(" AND ", found[:MAX_TERMS]) if found else ("", [])
 
 
@@ -48,19 +61,19 @@ def key(path: str) -> str:
     return f"CASE {way}WHEN json_type(doc, '{place}') = 'object' THEN {date} ELSE json_extract(doc, '{place}') END"
 
 
-def _conditions(query: dict[str, Any]) -> Iterator[Condition]:
+def _conditions(query: dict[str, Any], scalars: frozenset[str]) -> Iterator[Condition]:
     for name, value in query.items():
         if name == "$and":
             for child in value:
-                yield from _conditions(child)
+                yield from _conditions(child, scalars)
         elif name == "$or":
-            children = [superset(child) for child in value]
+            children = [superset(child, scalars) for child in value]
             if len(children) <= MAX_TERMS and all(sql for sql, _ in children):
                 yield _joined(" OR ", children)
         elif name == "_id":
             yield from _id_conditions(value)
         elif SIMPLE_PATH.fullmatch(name):
-            yield from _field_conditions(key(name), value)
+            yield from _field_conditions(Field(key(name), name not in scalars), value)
 
 
 def _id_conditions(value: Any) -> Iterator[Condition]:
@@ -75,37 +88,48 @@ def _id_conditions(value: Any) -> Iterator[Condition]:
             yield f"id IN ({_marks(values)})", list(values)
 
 
-def _field_conditions(expression: str, value: Any) -> Iterator[Condition]:
+def _field_conditions(field: Field, value: Any) -> Iterator[Condition]:
     if not isinstance(value, dict):
-        yield from _equal(expression, value)
+        yield from _equal(field, value)
         return
     if not next(iter(value), "").startswith("$"):  # a document to be equal to
         return
     for operator, operand in value.items():
         if operator in OPERATORS:
-            yield from OPERATORS[operator](expression, operand)
+            yield from OPERATORS[operator](field, operand)
 
 
-def _equal(expression: str, value: Any) -> Iterator[Condition]:
-    yield from _in(expression, [value])
+def _equal(field: Field, value: Any) -> Iterator[Condition]:
+    yield from _in(field, [value])
 
 
-def _in(expression: str, values: Any) -> Iterator[Condition]:
+def _in(field: Field, values: Any) -> Iterator[Condition]:
     if isinstance(values, list) and len(values) <= MAX_LIST and all(_is_exact(value) for value in values):
-        yield f"{expression} IN ({'?,' * len(values)}x'')", [_parameter(value) for value in values]
+        parameters = [_parameter(value) for value in values]
+        if field.has_lists:
+            yield f"{field.expression} IN ({'?,' * len(values)}x'')", parameters
+        elif len(values) == 1:
+            yield f"{field.expression} = ?", parameters
+        else:
+            yield f"{field.expression} IN ({_marks(values)})", parameters
 
 
-def _above(expression: str, value: Any) -> Iterator[Condition]:
+def _above(field: Field, value: Any) -> Iterator[Condition]:
     if _is_ordered(value):
-        yield f"({expression} >= ? OR {expression} = x'')", [_widened(value, -SLACK)]
+        yield _or_list(field, ">="), [_widened(value, -SLACK)]
 
 
-def _below(expression: str, value: Any) -> Iterator[Condition]:
+def _below(field: Field, value: Any) -> Iterator[Condition]:
     if _is_ordered(value):
-        yield f"({expression} <= ? OR {expression} = x'')", [_widened(value, SLACK)]
+        yield _or_list(field, "<="), [_widened(value, SLACK)]
 
 
-OPERATORS: dict[str, Callable[[str, Any], Iterator[Condition]]] = {
+def _or_list(field: Field, comparison: str) -> str:
+    compared = f"{field.expression} {comparison} ?"
+    return f"({compared} OR {field.expression} = x'')" if field.has_lists else compared
+
+
+OPERATORS: dict[str, Callable[[Field, Any], Iterator[Condition]]] = {
     "$eq": _equal,
     "$in": _in,
     "$gt": _above,
