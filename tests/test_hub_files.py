@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS
-from tests.hub_peers import Line, ask, hub_on_a_new_home, line
+from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS, FILESTORE_USERS, USERS
+from tests.hub_peers import Line, ask, hub_on_a_new_home, line, user_of
 from tests.openflow_peers import Hub, names_in, until
 
 
@@ -58,7 +59,9 @@ async def test_a_file_comes_back_the_same(client: Client, hub: Hub, tmp_path: Pa
     assert document["metadata"]["name"] == "x.bin"
     assert document["uploadDate"] <= document["metadata"]["_created"]
     assert client.user is not None
-    assert {entry["_id"] for entry in document["metadata"]["_acl"]} == {ADMINS, FILESTORE_ADMINS, client.user.id}
+    acl = {entry["_id"]: entry["rights"] for entry in document["metadata"]["_acl"]}
+    assert acl == {ADMINS: 65535, FILESTORE_ADMINS: 65535, FILESTORE_USERS: 2, client.user.id: 65535}
+    assert document["sha256"] == hashlib.sha256(data).hexdigest()
     assert (contents(hub) / made).read_bytes() == data
     assert (contents(hub) / made).stat().st_mode & 0o777 == 0o600
     (tmp_path / "in").mkdir()
@@ -202,3 +205,61 @@ async def test_a_lost_content_is_said(client: Client, hub: Hub, tmp_path: Path) 
     with pytest.raises(AgentError, match=f"The content of the file {made} is missing"):
         await client.download(made, tmp_path)
     await client.delete_one("files", made)
+
+
+async def test_no_client_is_told_a_path(client: Client, wire: Line, tmp_path: Path) -> None:
+    made = await client.upload(write(tmp_path / "x", b"content"), filename="../../etc\\evil.txt")
+    document = (await client.query("files", {"_id": made}))[0]
+    assert document["filename"] == "../../etc\\evil.txt"
+    assert (await wire.ask("download", pb.DownloadRequest(id=made)))[0] == "beginstream"
+    _, reply = await wire.hear("downloadreply")
+    assert reply.filename == "evil.txt"
+
+
+async def test_many_files_go_by_their_metadata_but_for_those_in_use(client: Client, tmp_path: Path) -> None:
+    made = [
+        await client.upload(write(tmp_path / "x", b"content"), metadata={"batch": {"n": n}, "_type": "Part"})
+        for n in range(3)
+    ]
+    package = await client.insert_one("agents", {"_type": "package", "name": "p", "fileid": made[0]})
+    with pytest.raises(ServerRefused, match="Cannot delete file, it is in use"):
+        await ask(client, pb.DeleteManyRequest(collectionname="files", query='{"metadata.batch.n": {"$lt": 2}}'))
+    assert await client.count("files", {"metadata._type": "part"}) == len(made)
+    await client.delete_one("agents", package["_id"])
+    query = '{"metadata.batch.n": {"$lt": 2}}'
+    reply = await ask(client, pb.DeleteManyRequest(collectionname="fs.files", query=query))
+    assert reply.affectedrows == 2
+    assert [each["_id"] for each in await client.query("files", {"metadata._type": "part"})] == [made[2]]
+
+
+async def test_a_file_of_a_work_item_stays_as_long_as_the_item_needs_it(client: Client, tmp_path: Path) -> None:
+    item = await client.insert_one("workitems", {"_type": "workitem", "name": "i", "files": []})
+    made = await client.upload(write(tmp_path / "x", b"content"), metadata={"wi": item["_id"]})
+    item = await client.update_one("workitems", {**item, "files": [{"_id": made, "filename": "x"}]})
+    with pytest.raises(ServerRefused, match="in use by an agent/workitem \\(workitem i\\)"):
+        await client.delete_one("files", made)
+    await client.update_one("workitems", {**item, "files": []})
+    assert await client.delete_one("files", made) == 1
+
+
+async def test_files_are_open_to_filestore_users_of_whom_there_are_none(hub: Hub, tmp_path: Path) -> None:
+    async with user_of(hub, "ann") as ann, user_of(hub, "bob") as bob, hub.client() as admin:
+        open_to_all = await ann.upload(write(tmp_path / "x", b"content"))
+        assert await bob.query("files", {"_id": open_to_all}) == []
+        await admin.connected()
+        (role,) = await admin.query("users", {"_id": FILESTORE_USERS})
+        await admin.update_one("users", {**role, "members": [{"_id": USERS, "name": "users"}]})
+        (tmp_path / "in").mkdir()
+        assert (await bob.download(open_to_all, tmp_path / "in")).read_bytes() == b"content"
+        await admin.update_one("users", {**role, "members": []})
+
+
+async def test_rights_given_at_upload_count_besides(hub: Hub, tmp_path: Path) -> None:
+    async with user_of(hub, "ann") as ann, user_of(hub, "bob") as bob:
+        assert bob.user is not None
+        acl = [{"_id": bob.user.id, "name": "bob", "rights": 2}]
+        made = await ann.upload(write(tmp_path / "x", b"content"), metadata={"_acl": acl})
+        (document,) = await bob.query("files", {"_id": made})
+        assert {entry["_id"] for entry in document["metadata"]["_acl"]} > {bob.user.id, FILESTORE_ADMINS}
+        with pytest.raises(ServerRefused, match="you may not update"):
+            await bob.update_one("files", {**document, "filename": "y"})

@@ -51,6 +51,23 @@ def register(documents: Documents, caller: Caller, id: str, data: Document) -> D
     return agents.update_one({**known, **taken, "lastseen": Date.now()})
 
 
+def delete_package(documents: Documents, caller: Caller, id: str) -> None:  # noqa: A002 - what OpenFlow calls it
+    """Delete this package, and its file where nothing else needs it and the caller may.
+
+    Raises `AccessDenied` when there is no such package, or the caller may not delete it.
+    """
+    package = documents.get(COLLECTION, id)
+    if package is None or package["_type"] != "package" or not caller.may(COLLECTION, package, Right.READ):
+        raise AccessDenied(f"item {id} not found in {COLLECTION} or Access Denied")
+    Collection(documents, caller, COLLECTION, guard=guard).delete_one(id)
+    fileid = package.get("fileid")
+    file = documents.get(files.COLLECTION, fileid) if isinstance(fileid, str) else None
+    if file is None or files.user_of(documents, file) is not None:
+        return
+    if caller.may(files.COLLECTION, file, Right.READ | Right.DELETE):
+        Collection(documents, caller, files.COLLECTION, guard=files.guard).delete_one(file["_id"])
+
+
 def runs_as_another(caller: Caller, agent: Document) -> str | None:
     """The id of the user whose token this agent is to use, where it is not the caller's."""
     runas = agent.get("runas")
@@ -105,8 +122,11 @@ def _check_agent(documents: Documents, caller: Caller, old: Document, new: Docum
 def _check_package(documents: Documents, caller: Caller, old: Document, new: Document) -> None:
     """A package gives those who may read it its file: so its file must be one that the caller may have."""
     fileid: Any = new.get("fileid")
-    if fileid in WITHOUT_FILE or fileid == old.get("fileid"):
+    if fileid in WITHOUT_FILE:
         return
     if not isinstance(fileid, str):
         raise InvalidInput("The fileid of a package must be a text.")
-    files.readable(documents, caller, fileid)
+    if fileid != old.get("fileid"):
+        files.readable(documents, caller, fileid)
+    if old:
+        files.share(documents, caller, fileid, new["_acl"])

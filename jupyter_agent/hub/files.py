@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, Unavailable
@@ -31,8 +33,18 @@ COLLECTION = "fs.files"
 PIECE = 261_120
 """Bytes of a piece in GridFS; a fact about files that clients may look at, not how they are kept here."""
 
-FIXED = ("length", "chunkSize", "uploadDate")
+FIXED = ("length", "chunkSize", "uploadDate", "sha256")
+"""What stands about a content, which never changes."""
+
 ALL = compile_filter({})
+
+
+@dataclass(frozen=True)
+class Content:
+    """A content that is kept: its length in bytes, and its hash in hexadecimal digits."""
+
+    length: int
+    sha256: str
 
 
 class Files:
@@ -54,20 +66,26 @@ class Files:
         self._threads.shutdown()
 
     async def receive(self, id: str, parts: AsyncIterable[bytes]) -> int:  # noqa: A002 - what OpenFlow calls it
-        """Keep a content; its length in bytes. Nothing is left where this fails.
+        """As `keep`, for who wants no hash."""
+        return (await self.keep(id, parts)).length
+
+    async def keep(self, id: str, parts: AsyncIterable[bytes]) -> Content:  # noqa: A002
+        """Keep a content. Nothing is left where this fails.
 
         Raises `Unavailable` when the disk is full.
         """
         temporary = self._folder / f"{id}.part"
         try:
             file = await self._in_thread(_create, temporary)
+            hashed = hashlib.sha256()
             try:
                 async for part in parts:
-                    await self._in_thread(file.write, part)
+                    await self._in_thread(_write, file, hashed, part)
             except BaseException:
                 await self._in_thread(file.close)
                 raise
-            return await self._in_thread(_finish, file, temporary, self._folder / id)
+            length = await self._in_thread(_finish, file, temporary, self._folder / id)
+            return Content(length, hashed.hexdigest())
         except OSError as error:
             await self._in_thread(_remove, temporary)
             raise _unavailable(error, self._folder) from error
@@ -105,20 +123,25 @@ def guard(documents: Documents, _caller: Caller, old: Document | None, new: Docu
     if old is None:
         raise InvalidInput("Files are made by upload.")
     if new is None:
-        _check_unused(documents, old["_id"])
+        _check_unused(documents, old)
         return
     if not isinstance(new.get("filename"), str):
         raise InvalidInput("A file's filename must be a text.")
-    new.update({name: old[name] for name in FIXED})
+    for name in FIXED:
+        new.pop(name, None)
+    new.update({name: old[name] for name in FIXED if name in old})
 
 
 def insert(documents: Documents, caller: Caller, item: Document) -> Document:
     """The document of a file that was uploaded; ``item`` has ``_id``, filename, length, contentType and metadata.
 
-    Only the uploader and the *filestore admins* get rights; ``_acl`` in the metadata adds to these.
+    ``_acl`` in the metadata counts, and besides it the uploader and the *filestore admins* may do everything and the
+    *filestore users* read, as on a server of one tenant. There everybody is one of these; here nobody is until an admin
+    says so, so that what one user uploads is not open to all.
     """
     acl = checked_acl(item["metadata"].get("_acl") or [])
     acl = granted([*acl], rights.FILESTORE_ADMINS, "filestore admins", Right.FULL)
+    acl = granted(acl, rights.FILESTORE_USERS, "filestore users", Right.READ)
     metadata = {"name": item["filename"], **item["metadata"], "_acl": acl}
     new = {**item, "chunkSize": PIECE, "uploadDate": Date.now(), "metadata": metadata}
     return Collection(documents, caller, COLLECTION).insert(new)
@@ -147,12 +170,38 @@ def named(documents: Documents, caller: Caller, filename: str) -> Document:
     return newest
 
 
-def _check_unused(documents: Documents, id: str) -> None:  # noqa: A002
-    for collection, field in (("agents", "fileid"), ("workitems", "files._id")):
-        user = next(documents.find(collection, compile_filter({field: {"$eq": id}})), None)
-        if user is not None:
-            what = f"{user.get('_type')} {user.get('name') or user['_id']}"
-            raise Conflict(f"Cannot delete file, it is in use by an agent/workitem ({what}).")
+def base_name(filename: str) -> str:
+    """The last part of a name, for clients that make a path of what they are told."""
+    name = PurePosixPath(filename.replace("\\", "/")).name
+    return name if name not in ("", "..") else "file"
+
+
+def share(documents: Documents, caller: Caller, id: str, acl: list[Document]) -> None:  # noqa: A002
+    """Give a file these rights, where the caller may change it: who may only read a file does not get to share it."""
+    file = documents.get(COLLECTION, id)
+    if file is None or not caller.may(COLLECTION, file, Right.READ | Right.UPDATE):
+        return
+    changed = {**file, "metadata": {**file["metadata"], "_acl": acl}}
+    Collection(documents, caller, COLLECTION, guard=guard).update_one(changed)
+
+
+def user_of(documents: Documents, file: Document) -> Document | None:
+    """A document that needs this file: an agent, a package or a work item; ``None`` when there is none."""
+    fileid = file["_id"]
+    user = next(documents.find("agents", compile_filter({"fileid": {"$eq": fileid}})), None)
+    if user is not None:
+        return user
+    wanted = compile_filter({"files._id": {"$eq": fileid}})
+    if isinstance(item := file.get("metadata", {}).get("wi"), str):  # a file of a work item names it: no need to search
+        found = documents.get("workitems", item)
+        return found if found is not None and wanted.matches(found) else None
+    return next(documents.find("workitems", wanted), None)
+
+
+def _check_unused(documents: Documents, file: Document) -> None:
+    if (user := user_of(documents, file)) is not None:
+        what = f"{user.get('_type')} {user.get('name') or user['_id']}"
+        raise Conflict(f"Cannot delete file, it is in use by an agent/workitem ({what}).")
 
 
 def _ids(documents: Documents) -> set[str]:
@@ -168,6 +217,11 @@ def _tidy(folder: Path, known: set[str]) -> None:
 
 def _create(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _write(file: IO[bytes], hashed: Any, part: bytes) -> None:
+    hashed.update(part)
+    file.write(part)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -22,11 +22,12 @@ async def upload(call: Call, request: pb.UploadRequest) -> pb.UploadResponse:
         raise InvalidInput(f"A file needs a filename of at most {MAX_FILENAME} characters.")
     metadata = parse_object(request.metadata, "metadata", names=True)
     id, store = new_id(), call.services.store  # noqa: A001 - what OpenFlow calls it
-    length = await call.services.files.receive(id, call.connection.upload(call.id))
+    content = await call.services.files.keep(id, call.connection.upload(call.id))
     item = {
         "_id": id,
         "filename": request.filename,
-        "length": length,
+        "length": content.length,
+        "sha256": content.sha256,
         "contentType": request.mimetype or "application/octet-stream",
         "metadata": metadata,
     }
@@ -51,7 +52,8 @@ async def download(call: Call, request: pb.DownloadRequest) -> pb.DownloadRespon
     async with aclosing(call.services.files.send(document["_id"])) as parts:
         await call.connection.send_file(call.id, parts)
     mimetype = str(document.get("contentType", ""))
-    return pb.DownloadResponse(id=document["_id"], filename=document["filename"], mimetype=mimetype)
+    name = files.base_name(document["filename"])
+    return pb.DownloadResponse(id=document["_id"], filename=name, mimetype=mimetype)
 
 
 def _check_bucket(collection: str) -> None:

@@ -1,0 +1,144 @@
+"""The official npm agent, unchanged: it registers on the hub, runs packages and sees what changes.
+
+This version keeps no schedules; what its document says of its environment it does keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyter_agent.openflow.client import Client
+from jupyter_agent.packages import publish
+from tests.conftest import make_package
+from tests.hub_peers import hub_on_a_new_home
+from tests.interop.official import MODULES, install, run_script
+from tests.openflow_peers import Hub, until
+
+HELLO = "console.log('hello from', require('./package.json').version, process.env.GREETING);\n"
+ENDLESS = "setInterval(() => console.log('tick'), 50);\n"
+SCHEDULES = [{"name": "nightly", "packageid": "p", "enabled": False, "cron": "0 3 * * *", "env": {}}]
+
+
+@dataclass
+class Agent:
+    """A running agent with a home of its own."""
+
+    home: Path
+    hub: Hub
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.home.mkdir(exist_ok=True)
+        ours = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
+        environment = {**ours, "HOME": str(self.home), "apiurl": self.hub.url, "jwt": self.hub.ready["jwt"]}
+        with (self.home / "log").open("ab") as log:
+            program = MODULES / "@openiap" / "nodeagent" / "dist" / "agent.js"
+            command = ["node", str(program)]
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.home)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return (self.home / "log").read_text()
+
+    @property
+    def packages(self) -> Path:
+        return self.home / ".openiap" / "packages"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    install()
+    with hub_on_a_new_home() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(hub: Hub) -> AsyncIterator[Client]:
+    async with hub.client() as entered:
+        await entered.connected()
+        yield entered
+
+
+@contextlib.contextmanager
+def official_agent(hub: Hub, folder: Path) -> Iterator[Agent]:
+    agent = Agent(folder / "agent", hub)
+    agent.start()
+    try:
+        yield agent
+    finally:
+        agent.stop()
+
+
+def archive(folder: Path, version: str = "1.0.0") -> Path:
+    """As npm makes one: everything is in a folder named package."""
+    made = make_package(folder / "by-hand", {"main.js": HELLO}, version=version, main="main.js")
+    target = folder / f"by-hand-{version}.tgz"
+    with tarfile.open(target, "w:gz") as tar:
+        tar.add(made, arcname="package")
+    return target
+
+
+async def registered(client: Client, agent: Agent) -> dict[str, Any]:
+    """The agent's document, once it listens and watches."""
+    await until(lambda: "watch registered" in agent.log, "the agent watches")
+    (document,) = await client.query("agents", {"_type": "agent"})
+    return document
+
+
+async def test_the_official_agent_runs_packages(hub: Hub, client: Client, tmp_path: Path) -> None:
+    openiap = {"language": "nodejs"}
+    ours = make_package(tmp_path / "ours", {"main.js": HELLO}, version="2.0.0", main="main.js", openiap=openiap)
+    endless = make_package(tmp_path / "endless", {"main.js": ENDLESS}, main="main.js", openiap=openiap)
+    seen = run_script("packages", hub, tmp_path, archive=str(archive(tmp_path)))
+    by_hand = seen["published"]
+    assert (by_hand["_version"], by_hand["fileid"] in seen["files"]) == (1, True)
+    assert (seen["packages"], len(seen["files"])) == ([by_hand["_id"]], 1)
+    for name in ("noFile", "unknown"):
+        assert "Access Denied" in seen[name]["error"]
+    published = await publish(client, ours, who="a test")
+    without_end = await publish(client, endless, who="a test")
+
+    with official_agent(hub, tmp_path) as agent:
+        document = await registered(client, agent)
+        assert document["languages"][0] == "nodejs"
+        assert (document["version"], document["daemon"], document["maxpackages"]) == ("0.0.45", True, 50)
+        changed = {**document, "environment": {"GREETING": "environment"}, "schedules": SCHEDULES}
+        await client.update_one("agents", changed)
+        await until(lambda: "agent changed, reload config" in agent.log or "do nothing" in agent.log)
+        agent.stop()
+        agent.start()  # it gets its environment when it registers
+        await until(lambda: agent.log.count("watch registered") == 2)
+        known = await registered(client, agent)
+        assert (known["_id"], known["schedules"]) == (document["_id"], SCHEDULES)
+
+        packages = {"byHand": by_hand["_id"], "ours": published.id}
+        told = run_script("agent", hub, tmp_path, queue=document["slug"], packages=packages, endless=without_end.id)
+        assert "hello from 1.0.0 environment" in told["byHand"]
+        assert "hello from 2.0.0 environment" in told["ours"]
+        assert [process["id"] for process in told["processes"]["processes"]] == ["endless"]
+        assert told["killed"] == {"command": "kill", "success": True}
+        assert told["unsigned"] == {"command": "killall", "success": False, "error": "not authenticated"}
+
+        (ours / "package.json").write_text(
+            json.dumps({**json.loads((ours / "package.json").read_text()), "version": "2.0.1"})
+        )
+        again = await publish(client, ours, who="a test")
+        stored = agent.packages / f"{published.id}.json"
+        await until(lambda: json.loads(stored.read_text())["fileid"] == again.fileid, "the agent sees the new version")
+        told = run_script("agent", hub, tmp_path, queue=document["slug"], packages={"ours": published.id})
+        assert "hello from 2.0.1 environment" in told["ours"]
