@@ -30,11 +30,13 @@ from jupyter_agent.errors import (
 )
 from jupyter_agent.openflow import files
 from jupyter_agent.openflow.calls import Calls, without_token
+from jupyter_agent.openflow.commands import Commands, UpdateResult
 from jupyter_agent.openflow.connection import CLOSE_S, Connection, KeepAlive, open_socket, websocket_url
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
+from jupyter_agent.openflow.workitems import Workitem, WorkitemFile, WorkitemQueue
 
 __all__ = [
     "Backoff",
@@ -48,6 +50,9 @@ __all__ = [
     "User",
     "Watch",
     "WatchEvent",
+    "Workitem",
+    "WorkitemFile",
+    "WorkitemQueue",
 ]
 
 log = logging.getLogger(__name__)
@@ -67,15 +72,6 @@ LONGEST_EXPIRATION_MS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class UpdateResult:
-    """What an update did; ``upserted_id`` is empty unless a document was made."""
-
-    matched: int
-    modified: int
-    upserted_id: str
-
-
-@dataclass(frozen=True)
 class Backoff:
     """How long to wait after the n-th failure in a row: longer each time up to a cap, and never all clients at once."""
 
@@ -90,7 +86,7 @@ class Backoff:
         return plain * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - it spreads load
 
 
-class Client:
+class Client(Commands):
     """A connection to OpenFlow that is made again whenever it ends, as long as the client is entered.
 
     Every request may raise `Unavailable` (no connection came about within a few seconds), `ConnectionLost` (it ended
@@ -309,65 +305,6 @@ class Client:
         if (signed_in := user_of(user)).id:
             self.user = signed_in
 
-    # Documents
-
-    async def query(
-        self,
-        collection: str,
-        query: dict[str, Any],
-        *,
-        projection: dict[str, Any] | None = None,
-        order_by: dict[str, int] | str | None = None,
-        top: int = 100,
-        skip: int = 0,
-        jwt: str = "",
-    ) -> list[dict[str, Any]]:
-        """The documents that match and that may be read, ``top`` at most; with ``jwt``, as its owner."""
-        request = pb.QueryRequest(
-            collectionname=collection,
-            query=encode_json(query),
-            projection=encode_json(projection) if projection else "",
-            orderby=order_by if isinstance(order_by, str) else encode_json(order_by) if order_by else "",
-            top=top,
-            skip=skip,
-        )
-        reply = await self._request("query", request, pb.QueryResponse, jwt=jwt)
-        found = decode_json(reply.results or "[]")
-        if not isinstance(found, list) or not all(isinstance(document, dict) for document in found):
-            raise ProtocolError("OpenFlow answered a query with something else than documents.")
-        return found
-
-    async def count(self, collection: str, query: dict[str, Any]) -> int:
-        """How many documents match and may be read."""
-        request = pb.CountRequest(collectionname=collection, query=encode_json(query))
-        return (await self._request("count", request, pb.CountResponse)).result
-
-    async def insert_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
-        """Add a document; returns it with what the server added, its ``_id`` among it."""
-        request = pb.InsertOneRequest(collectionname=collection, item=encode_json(item))
-        return document((await self._request("insertone", request, pb.InsertOneResponse, jwt=jwt)).result)
-
-    async def update_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
-        """Replace the document of the item's ``_id``; the last writer wins. Returns it as it is now.
-
-        Fields that begin with ``_`` are kept when they are left out, all others are not.
-        """
-        request = pb.UpdateOneRequest(collectionname=collection, item=encode_json(item))
-        return document((await self._request("updateone", request, pb.UpdateOneResponse, jwt=jwt)).result)
-
-    async def update_document(self, collection: str, query: dict[str, Any], document: dict[str, Any]) -> UpdateResult:
-        """Apply operators such as ``$set`` to all documents that match; raises no version and writes no history."""
-        request = pb.UpdateDocumentRequest(
-            collectionname=collection, query=encode_json(query), document=encode_json(document)
-        )
-        done = (await self._request("updatedocument", request, pb.UpdateDocumentResponse)).opresult
-        return UpdateResult(done.matchedCount, done.modifiedCount, done.upsertedId)
-
-    async def delete_one(self, collection: str, id: str) -> int:  # noqa: A002 - the field's name
-        """Delete a document; the server says 1 even when there was none in most collections."""
-        request = pb.DeleteOneRequest(collectionname=collection, id=id)
-        return (await self._request("deleteone", request, pb.DeleteOneResponse)).affectedrows
-
     # Files
 
     async def upload(
@@ -499,25 +436,6 @@ class Client:
                     return without_token(await answer, queue, sent=data)
             except TimeoutError:
                 raise TimedOut(f"The queue {queue} did not answer within {timeout_s:.0f} s.") from None
-
-    async def custom_command(self, command: str, *, id: str = "", name: str = "", data: Any = None) -> Any:  # noqa: A002
-        """The result of a command of the server's, parsed; empty text when it has none or there is no such command."""
-        request = pb.CustomCommandRequest(
-            command=command, id=id, name=name, data="" if data is None else encode_json(data)
-        )
-        result = (await self._request("customcommand", request, pb.CustomCommandResponse)).result
-        try:
-            return decode_json(result)
-        except ProtocolError:
-            return result
-
-
-def document(text: str) -> dict[str, Any]:
-    """The document in JSON text. Raises `ProtocolError`."""
-    value = decode_json(text)
-    if not isinstance(value, dict):
-        raise ProtocolError("OpenFlow sent something else than a document.")
-    return value
 
 
 def reason(error: BaseException) -> AgentError:
