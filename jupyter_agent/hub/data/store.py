@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from jupyter_agent.database import Database
 from jupyter_agent.errors import Conflict
+from jupyter_agent.hub.data import due
 from jupyter_agent.hub.data.documents import Date, restored, stored
 from jupyter_agent.hub.data.filters import Filter
 from jupyter_agent.hub.data.sql import key
@@ -84,6 +85,12 @@ class Documents:
             if wanted.matches(document):
                 yield document
 
+    def next_due(self, queue: str, now: Date) -> Document | None:
+        """The work item of this queue that is to be given out now, ``None`` when none is due."""
+        number = self._number(due.COLLECTION)
+        text = due.next_due(self._connection, number, queue, now) if number is not None else None
+        return restored(text) if text is not None else None
+
     def insert(self, collection: str, document: Document) -> None:
         """Raises `Conflict` (E11000) when the id, or a field that must be unique, is there already."""
         number = self._number(collection) or self._create(collection)
@@ -141,6 +148,8 @@ class Documents:
         number = self._connection.execute("INSERT INTO collections (name) VALUES (?)", (collection,)).lastrowid
         self._connection.execute(f"CREATE TABLE c{number} (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, doc TEXT)")
         self._connection.execute(f"CREATE INDEX c{number}_type ON c{number} ({key('_type')})")
+        if collection == due.COLLECTION:
+            due.create_index(self._connection, int(number or 0))
         if collection in UNIQUE:
             field, expression, where = UNIQUE[collection]
             self._connection.execute(f"CREATE UNIQUE INDEX c{number}_{field} ON c{number} ({expression}) WHERE {where}")
