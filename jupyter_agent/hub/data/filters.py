@@ -69,6 +69,40 @@ class Matching:
         return self
 
 
+class _Seen:
+    """Equal to nothing; keeps what it was compared with."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def __eq__(self, other: object) -> bool:
+        self.values.append(other)
+        return False
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Seen:
+        return self
+
+
+def compared(path: str) -> Callable[[dict[str, Any]], list[Any]]:
+    """The values that an equality on this field of a document is decided by: each of them would match.
+
+    The function that is returned must not be used by two threads at once.
+    """
+    seen = _Seen()
+    look = mgqpy.Query({path: {"$eq": seen}}).test
+    matches_null = mgqpy.Query({path: None}).test
+
+    def values(document: dict[str, Any]) -> list[Any]:
+        seen.values = [None] if matches_null(document) else []
+        look(document)
+        return seen.values
+
+    return values
+
+
 class OfType:
     """Equal to every value of one of these BSON types."""
 

@@ -1,17 +1,25 @@
-"""From the documents that match to the answer: order, page, projection."""
+"""From the documents that match to the answer: order, page, projection, different values."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import total_ordering
 from itertools import islice
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import Date, kind
+from jupyter_agent.hub.data.expressions import compile_path
+from jupyter_agent.hub.data.shapes import Shape as Projection
+from jupyter_agent.hub.data.shapes import projection_of, weigh
+
+__all__ = ["Order", "Projection", "distinct", "order_of", "page", "projection_of", "rank", "sort_key", "values_at"]
 
 ASCENDING, DESCENDING = 1, -1
+MAX_DISTINCT = 16 << 20
+"""Bytes, about, of what `distinct` finds, as in MongoDB."""
+
 Order = tuple[tuple[str, int], ...]
 """Pairs of a path and a direction, the most important first."""
 
@@ -112,55 +120,27 @@ def _ranks(value: Any) -> list[Rank]:
     return [rank(value)]
 
 
-Projection = Callable[[dict[str, Any]], dict[str, Any]]
+def distinct(documents: Iterable[dict[str, Any]], field: str) -> list[Any]:
+    """The different values of a field, as they first come; of a list, those in it.
 
-
-def projection_of(value: Mapping[str, Any]) -> Projection:
-    """A projection out of what the client sent: an object of paths and 1 or 0, all the same but for ``_id``.
-
-    Raises `InvalidInput`.
+    Raises `InvalidInput` when they are more than `MAX_DISTINCT` bytes.
     """
-    for path, choice in value.items():
-        if path.startswith("$") or "" in path.split("."):
-            raise InvalidInput(f"The projection cannot name {path!r}.")
-        if choice not in (0, 1) or not isinstance(choice, int | float):
-            raise InvalidInput(f"The projection of {path!r} must be 1 or 0.")
-    choices = {bool(choice) for path, choice in value.items() if path != "_id"}
-    if len(choices) > 1:
-        raise InvalidInput("A projection either includes fields or excludes fields, not both.")
-    including = choices.pop() if choices else bool(value.get("_id", 0))
-    tree = _tree({path: None for path in value if path != "_id" or bool(value["_id"]) == including})
-    if including and value.get("_id", 1):
-        tree["_id"] = {}
-    if not value:
-        return lambda document: document
-    return lambda document: _projected(document, tree, including=including)
+    names = compile_path(field, "distinct")
+    found: dict[Rank, Any] = {}
+    weight = 0
+    for document in documents:
+        for value in _each_value(document, names):
+            if (ranked := rank(value)) not in found:
+                found[ranked] = value
+                weight += weigh(value)
+                if weight > MAX_DISTINCT:
+                    raise InvalidInput(f"The different values of {field!r} are more than {MAX_DISTINCT >> 20} MiB.")
+    return list(found.values())
 
 
-def _tree(paths: Iterable[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path in paths:
-        branch = tree
-        for name in path.split("."):
-            branch = branch.setdefault(name, {})
-    return tree
-
-
-def _projected(value: Any, tree: dict[str, Any], *, including: bool) -> Any:
-    if isinstance(value, list):
-        kept = value if not including else [item for item in value if isinstance(item, dict | list)]
-        return [_projected(item, tree, including=including) for item in kept]
-    if not isinstance(value, dict):
-        return value
-    shown = {}
-    for name, item in value.items():
-        branch = tree.get(name)
-        if branch is None:
-            if not including:
-                shown[name] = item
-        elif branch:
-            if not including or isinstance(item, dict | list):
-                shown[name] = _projected(item, branch, including=including)
-        elif including:
-            shown[name] = item
-    return shown
+def _each_value(document: dict[str, Any], names: list[str]) -> Iterator[Any]:
+    for value in values_at(document, names):
+        if isinstance(value, list):
+            yield from value
+        else:
+            yield value
