@@ -14,13 +14,17 @@ MAX_ENTRIES = 1000
 
 @dataclass(frozen=True)
 class Caller:
-    """A user with all their roles; ``principals`` are the ids that an ``_acl`` may name for them."""
+    """A user with all their roles; ``principals`` are the ids that an ``_acl`` may name for them.
+
+    Who is ``locked`` (``dblocked`` in their document) may read and not write.
+    """
 
     id: str
     name: str
     username: str
     email: str = ""
     roles: tuple[tuple[str, str], ...] = ()
+    locked: bool = False
     principals: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

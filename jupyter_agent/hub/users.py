@@ -1,7 +1,7 @@
 """Users and roles: who signs in, with what, and which roles they have.
 
 A user is a document in ``users``; who is in a role stands in the role's ``members`` alone. Everybody is in *users*.
-Passwords are hashed with argon2; tokens are signed with a key of this store and hold the user's id only.
+Passwords are hashed (`passwords`); tokens are signed with a key of this store and hold the user's id only.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ import asyncio
 import re
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import argon2
 import jwt
 
-from jupyter_agent.errors import AccessDenied, InvalidInput, NotFound, SignInFailed
+from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, SignInFailed
 from jupyter_agent.hub.callers import SYSTEM, Caller, Document, entry, granted
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.store import Change, Documents, Store
 from jupyter_agent.hub.operations import Collection
+from jupyter_agent.hub.passwords import REFUSED_S, Passwords
 from jupyter_agent.openflow import rights
 from jupyter_agent.openflow.rights import Right
 
@@ -47,24 +45,23 @@ ROLES = {
     rights.WORKITEM_QUEUE_USERS: "workitem queue users",
 }
 USERNAME = re.compile(r"[\w.@+-]{1,100}")
+MAX_ROLE_NAME = 200
 SECRET_FIELDS = ("password", "passwordhash", "newpassword")
 
 ROLE = compile_filter({"_type": "role"})
-
-# OWASP's choice of least memory; the library's default would take 64 MiB for each sign-in.
-HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 << 10, parallelism=1)
 
 
 class Users:
     """The users of a hub: `prepare` before use, `close` after."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, refused_s: float = REFUSED_S) -> None:
+        """``refused_s``: how late it is told that credentials are wrong."""
         self._store = store
+        self._refused_s = refused_s
+        self._passwords = Passwords(refused_s=refused_s)
         self._callers: dict[str, Caller] = {}
         self._key = ""
         self._nobody = ""
-        # One thread: hashing takes memory, and guessing passwords shall not take every core.
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="passwords")
         store.follow(self._forget)
 
     async def prepare(self) -> None:
@@ -74,12 +71,13 @@ class Users:
 
     def close(self) -> None:
         """Let the thread go."""
-        self._hashing.shutdown()
+        self._passwords.close()
 
     async def by_password(self, username: str, password: str) -> Caller:
         """Raises `SignInFailed`, after the same time for an unknown user as for a wrong password."""
         user, hashed = await self._store.read(lambda documents: _credentials(documents, username))
-        if not await self._in_thread(_verify, hashed or self._nobody, password) or user is None:
+        is_right = await self._passwords.check(username, hashed or self._nobody, password)
+        if not is_right or user is None or user.get("disabled"):
             raise SignInFailed(f"{username} failed logging in using local")
         return await self.caller(user["_id"])
 
@@ -90,7 +88,11 @@ class Users:
             user = str(claims["data"]["_id"])
         except (jwt.PyJWTError, KeyError, TypeError) as error:
             raise SignInFailed("Discard signin due to invalid or expired jwt") from error
-        return await self.caller(user)
+        try:
+            return await self.caller(user)
+        except SignInFailed:
+            await asyncio.sleep(self._refused_s)
+            raise
 
     async def caller(self, user: str) -> Caller:
         """The user with this id as they are now. Raises `SignInFailed` when they are gone or disabled."""
@@ -117,9 +119,7 @@ class Users:
 
     async def hashed(self, password: object) -> str:
         """Raises `InvalidInput` for what is no password."""
-        if not isinstance(password, str) or not password:
-            raise InvalidInput("A password cannot be empty.")
-        return str(await self._in_thread(HASHER.hash, password))
+        return await self._passwords.hashed(password)
 
     async def add(self, username: str, password: str, *, admin: bool) -> None:
         """A new user. Raises `Conflict` when the name is taken, `InvalidInput` for a bad name or password."""
@@ -137,7 +137,7 @@ class Users:
         user, known = await self._store.read(lambda documents: _credentials(documents, username))
         if user is None:
             await self.add(username, password, admin=True)
-        elif known is None or not await self._in_thread(_verify, known, password):
+        elif known is None or not await self._passwords.is_right(known, password):
             hashed = await self.hashed(password)
             await self._store.write(lambda documents: documents.set_password(user["_id"], hashed))
         return await self.caller(await self._store.write(lambda documents: _promoted(documents, username)))
@@ -145,9 +145,6 @@ class Users:
     def _forget(self, changes: list[Change]) -> None:
         if any(change.collection == "users" for change in changes):
             self._callers = {}
-
-    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._hashing, function, *arguments)
 
 
 def guard(documents: Documents, caller: Caller, old: Document | None, new: Document | None) -> None:
@@ -164,7 +161,7 @@ def guard(documents: Documents, caller: Caller, old: Document | None, new: Docum
     if new["_type"] == "user":
         _check_user(documents, caller, new)
     elif new["_type"] == "role":
-        _check_members(new)
+        _check_role(documents, new)
 
 
 def as_caller(documents: Documents, user: str) -> Caller | None:
@@ -173,7 +170,8 @@ def as_caller(documents: Documents, user: str) -> Caller | None:
     if document is None or document["_type"] != "user" or document.get("disabled"):
         return None
     name, username = str(document.get("name", "")), str(document.get("username", ""))
-    return Caller(user, name, username, str(document.get("email", "")), tuple(_roles(documents, user)))
+    roles = tuple(_roles(documents, user))
+    return Caller(user, name, username, str(document.get("email", "")), roles, locked=bool(document.get("dblocked")))
 
 
 def entry_of_admins() -> Document:
@@ -209,19 +207,13 @@ def _promoted(documents: Documents, username: str) -> str:
     if user is None:
         raise NotFound(f"There is no user {username}.")
     caller = as_caller(documents, user["_id"])
-    if caller is None or not caller.is_admin:
+    if caller is None or not caller.is_admin or caller.locked:
         user.pop("disabled", None)
+        user.pop("dblocked", None)
         roles = [role for role in documents.find("users", ROLE) if user["_id"] in _ids(role["members"], "members")]
         users = Collection(documents, SYSTEM, "users", guard=guard)
         users.update_one({**user, "roles": [{"_id": role["_id"]} for role in roles] + [entry_of_admins()]})
     return str(user["_id"])
-
-
-def _verify(hashed: str, password: str) -> bool:
-    try:
-        return HASHER.verify(hashed, password)
-    except argon2.exceptions.VerificationError:
-        return False
 
 
 def _prepared(documents: Documents) -> str:
@@ -262,7 +254,14 @@ def _set_roles(documents: Documents, caller: Caller, user: Document, roles: obje
         raise NotFound(f"There is no role with the id {min(wanted)}.")
 
 
-def _check_members(role: Document) -> None:
+def _check_role(documents: Documents, role: Document) -> None:
+    """A role has a name of its own, and members."""
+    name = role.get("name")
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_ROLE_NAME:
+        raise InvalidInput(f"A role needs a name of up to {MAX_ROLE_NAME} characters.")
+    same = compile_filter({"_type": "role", "name": {"$eq": name}, "_id": {"$ne": role["_id"]}})
+    if next(documents.find("users", same), None) is not None:
+        raise Conflict(f"E11000 duplicate key error: users has a role with the name {name} already.")
     _ids(role.setdefault("members", []), "members")
 
 

@@ -6,14 +6,21 @@ from typing import cast
 
 from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
 
-from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.commands import custom, documents, files, messaging
+from jupyter_agent.errors import AccessDenied, InvalidInput
+from jupyter_agent.hub.callers import Caller
+from jupyter_agent.hub.commands import custom, documents, files, messaging, refused
 from jupyter_agent.hub.commands.call import Call, Command
 from jupyter_agent.hub.commands.signin import caller_of, sign_in
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.services import Services
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.proto.openiap_pb2 import Envelope
+
+READING = frozenset({
+    "query", "aggregate", "count", "distinct", "getdocumentversion", "listcollections", "getindexes", "download",
+    "watch", "unwatch", "registerqueue", "unregisterqueue", "queuemessage",
+})  # fmt: skip
+"""What a user may do who is locked for writing."""
 
 
 async def perform(services: Services, connection: Connection, envelope: Envelope, request: Message) -> Message:
@@ -24,8 +31,17 @@ async def perform(services: Services, connection: Connection, envelope: Envelope
     if name not in COMMANDS:
         raise InvalidInput(f"The command {name} is not offered by this hub.")
     caller = await caller_of(services, connection, envelope)
+    _check_unlocked(caller, name, request)
     reply: Message = await COMMANDS[name](Call(services, connection, caller, envelope.id), request)
     return reply
+
+
+def _check_unlocked(caller: Caller, command: str, request: Message) -> None:
+    if not caller.locked or command in READING:
+        return
+    if isinstance(request, pb.CustomCommandRequest) and request.command.lower() == "getclients":
+        return
+    raise AccessDenied(f"Access denied: {caller.username} is locked for writing (dblocked) until an admin changes it.")
 
 
 COMMANDS: dict[str, Command] = {
@@ -33,4 +49,5 @@ COMMANDS: dict[str, Command] = {
     **files.COMMANDS,
     **messaging.COMMANDS,
     **custom.COMMANDS,
+    **refused.COMMANDS,
 }
