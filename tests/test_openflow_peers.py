@@ -22,12 +22,13 @@ from jupyter_agent.errors import (
     TimedOut,
     Unavailable,
 )
+from jupyter_agent.openflow.address import address
 from jupyter_agent.openflow.client import (
     Backoff,
     Client,
     Credentials,
 )
-from jupyter_agent.openflow.connection import Pace, websocket_url
+from jupyter_agent.openflow.pace import Pace
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from tests.openflow_peers import (
@@ -299,15 +300,15 @@ async def test_servers_of_another_kind_are_told_apart(answer: bytes | None) -> N
     ],
 )
 def test_addresses_are_completed(given: str, meant: str) -> None:
-    assert websocket_url(given) == meant
+    assert address(given).url == meant
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:3000", "grpc://h", "ws://", "ws://h:99999", "ws://h:x", "ws://[::1", "file:///x"]
+    "url", ["", "h:3000", "pipe://h", "ws://", "ws://h:99999", "ws://h:x", "ws://[::1", "file:///x"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="wss://host"):
-        websocket_url(url)
+        address(url)
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:

@@ -29,13 +29,15 @@ from jupyter_agent.errors import (
     Unavailable,
 )
 from jupyter_agent.openflow import files
+from jupyter_agent.openflow.address import address
 from jupyter_agent.openflow.calls import Calls, without_token
 from jupyter_agent.openflow.commands import Commands, UpdateResult
-from jupyter_agent.openflow.connection import CLOSE_S, Connection, KeepAlive, open_socket, websocket_url
+from jupyter_agent.openflow.connection import Connection, KeepAlive
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
+from jupyter_agent.openflow.transport import CLOSE_S, open_transport
 from jupyter_agent.openflow.workitems import Workitem, WorkitemFile, WorkitemQueue
 
 __all__ = [
@@ -94,7 +96,8 @@ class Client(Commands):
 
     ``on_connected`` is awaited after each sign-in and registration; when it raises, the connection is given up and
     made again. ``on_lost`` is called with the reason whenever a connection ended or could not be made.
-    ``requests_per_s`` keeps under the server's limit; ``None`` where there is none, as at the embedded hub.
+    ``requests_per_s`` keeps under the server's limit, by `Lane`; ``None`` where there is none, as at the embedded hub.
+    ``ca_file`` holds certificates that are trusted besides those of the system.
     """
 
     def __init__(
@@ -108,11 +111,13 @@ class Client(Commands):
         backoff: Backoff = Backoff(),
         keep_alive: KeepAlive = KeepAlive(),  # noqa: B008 - frozen
         requests_per_s: float | None = 28,
+        ca_file: Path | None = None,
         on_connected: Callable[[], Awaitable[None]] | None = None,
         on_lost: Callable[[AgentError], None] | None = None,
     ) -> None:
         """Raises `InvalidInput` for an address that is none."""
-        self.url = websocket_url(url)
+        self._address = address(url)
+        self.url = self._address.url
         self.timeout_s = timeout_s
         self.user: User | None = None
         self.token = ""
@@ -124,6 +129,7 @@ class Client(Commands):
         self._backoff = backoff
         self._keep_alive = keep_alive
         self._requests_per_s = requests_per_s
+        self._ca_file = ca_file
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._connection: Connection | None = None
@@ -194,9 +200,10 @@ class Client(Commands):
     async def _connect_once(self) -> AgentError:
         """One connection, from opening to end; why it ended or did not come about."""
         try:
-            async with open_socket(self.url, timeout_s=self.timeout_s) as socket, asyncio.TaskGroup() as tasks:
+            opening = open_transport(self._address, timeout_s=self.timeout_s, ca_file=self._ca_file)
+            async with opening as transport, asyncio.TaskGroup() as tasks:
                 connection = Connection(
-                    socket,
+                    transport,
                     url=self.url,
                     on_event=self._event,
                     timeout_s=self.timeout_s,

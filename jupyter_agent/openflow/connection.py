@@ -8,52 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
-import ssl
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf.message import Message  # noqa: TID251 - what envelopes carry
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus
 
-from jupyter_agent.errors import (
-    AgentError,
-    ConnectionLost,
-    InvalidInput,
-    ProtocolError,
-    ServerRefused,
-    TimedOut,
-    Unavailable,
-)
+from jupyter_agent.errors import ConnectionLost, InvalidInput, ProtocolError, ServerRefused, TimedOut, Unavailable
+from jupyter_agent.openflow.pace import Pace
 from jupyter_agent.openflow.proto import openiap_pb2
 from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope, Session, new_id, request_type, unpack
+from jupyter_agent.openflow.transport import LARGE, Transport
 
 log = logging.getLogger(__name__)
-socket_log = logging.getLogger(f"{__name__}.socket")
-socket_log.setLevel(logging.INFO)  # at DEBUG, websockets writes down what is sent: passwords and tokens
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-PIECE = 1 << 20
-"""Bytes in one WebSocket message: the server takes records cut anywhere, and proxies like them small."""
-
 OVERHEAD = 1 << 16
 """Bytes that are kept for what else is in an envelope: a token, ids."""
-
-CLOSE_S = 2.0
-"""How long the server may take to say goodbye."""
 
 RATE_LIMIT_PAUSES_S = (0.5, 1, 1, 1.5, 2, 3, 4, 5)
 """Waits before a request is sent again that the server refused, unexecuted, by its limit for a second."""
 
-SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 EVENTS = (openiap_pb2.RefreshToken, openiap_pb2.WatchEvent, openiap_pb2.QueueEvent)
 
 
@@ -67,22 +46,6 @@ class KeepAlive:
 
     ping_s: float = 20
     silent_s: float = 60
-
-
-class Pace:
-    """At most ``per_s`` turns in any second, first come first served."""
-
-    def __init__(self, per_s: float) -> None:
-        self._turns: deque[float] = deque(maxlen=max(1, int(per_s)))
-        self._waiting = asyncio.Lock()
-
-    async def turn(self) -> None:
-        """Wait for the next turn and take it."""
-        loop = asyncio.get_running_loop()
-        async with self._waiting:
-            if len(self._turns) == self._turns.maxlen:
-                await asyncio.sleep(self._turns[0] + 1 - loop.time())
-            self._turns.append(loop.time())
 
 
 @dataclass
@@ -129,17 +92,18 @@ class Outgoing:
     rid: str = ""
     jwt: str = ""
     sent: asyncio.Future[None] | None = None
+    size: int = 0
 
 
 class Connection:
-    """The envelopes of one open socket. ``run`` carries them; requests are made while it runs. It closes nothing.
+    """The envelopes of one open transport. ``run`` carries them; requests are made while it runs. It closes nothing.
 
     ``on_event`` is called with each `RefreshToken`, `WatchEvent` and `QueueEvent` as it comes and must not wait.
     """
 
     def __init__(
         self,
-        socket: ClientConnection,
+        transport: Transport,
         *,
         url: str,
         on_event: Callable[[Message], None],
@@ -148,7 +112,7 @@ class Connection:
         requests_per_s: float | None,
     ) -> None:
         self.url = url
-        self._socket = socket
+        self._transport = transport
         self._on_event = on_event
         self._timeout_s = timeout_s
         self._keep_alive = keep_alive
@@ -270,7 +234,7 @@ class Connection:
     ) -> None:
         if (size := message.ByteSize()) > MAX_RECORD - OVERHEAD:
             raise InvalidInput(f"A {command} of {size >> 20} MiB is too long: OpenFlow takes {MAX_RECORD >> 20} MiB.")
-        self._outbox.put_nowait(Outgoing(command, message, id, rid, jwt, sent))
+        self._outbox.put_nowait(Outgoing(command, message, id, rid, jwt, sent, size))
 
     async def _sent(self, command: str, message: Message, pending: Pending) -> None:
         """Send a part and wait until it has left, or until the request was answered, which ends it."""
@@ -294,20 +258,20 @@ class Connection:
         return reply
 
     async def _read(self) -> None:
-        with ending_explained():
-            while True:
-                self._listening = True
-                data = await self._socket.recv(decode=False)
-                self._listening = False
-                self._heard()
-                for envelope in self._session.receive(data):
-                    await self._deliver(envelope)
+        while True:
+            self._listening = True
+            envelopes = await self._transport.receive()
+            self._listening = False
+            self._heard()
+            for envelope in envelopes:
+                await self._deliver(envelope)
 
     async def _deliver(self, envelope: Envelope) -> None:
         if request_type(envelope.command) is None and envelope.rid not in self._pending:
             log.debug("OpenFlow sent a %s that nobody waits for", envelope.command)
             return
-        message = unpack(envelope)
+        large = envelope.data.ByteSize() > LARGE
+        message = await asyncio.to_thread(unpack, envelope) if large else unpack(envelope)
         pending = self._pending.get(envelope.rid)
         if isinstance(message, EVENTS):
             self._on_event(message)
@@ -320,16 +284,17 @@ class Connection:
             pending.settle(message)
 
     async def _write(self) -> None:
-        with ending_explained():
-            while True:
-                out = await self._outbox.get()
-                record = self._session.envelope(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
-                for start in range(0, len(record), PIECE):
-                    await self._socket.send(record[start : start + PIECE])
-                if out.sent is not None and not out.sent.done():
-                    out.sent.set_result(None)
-                if out.command == "ping":
-                    asyncio.ensure_future(await self._socket.ping()).add_done_callback(self._ponged)
+        while True:
+            out = await self._outbox.get()
+            record = await asyncio.to_thread(self._record, out) if out.size > LARGE else self._record(out)
+            await self._transport.send(record)
+            if out.sent is not None and not out.sent.done():
+                out.sent.set_result(None)
+            if out.command == "ping":
+                await self._transport.probe(self._heard)
+
+    def _record(self, out: Outgoing) -> bytes:
+        return self._session.envelope(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
 
     async def _stay_alive(self) -> None:
         loop = asyncio.get_running_loop()
@@ -338,28 +303,15 @@ class Connection:
             await asyncio.sleep(min(self._keep_alive.ping_s, self._keep_alive.silent_s / 3))
             # While a part of a file is being written nothing is heard, which is not the server's silence.
             if self._listening and loop.time() - self._heard_at > self._keep_alive.silent_s:
-                self._socket.transport.abort()
+                self._transport.abort()
                 raise ConnectionLost(f"OpenFlow has been silent for {self._keep_alive.silent_s:.0f} s.")
             if self._outbox.empty():
                 self._post("ping", openiap_pb2.PingRequest(), id=new_id())
 
-    def _ponged(self, pong: asyncio.Future[float]) -> None:
-        if not pong.cancelled() and pong.exception() is None:
-            self._heard()
-
     def _heard(self) -> float:
+        """The other end lives."""
         self._heard_at = asyncio.get_running_loop().time()
         return self._heard_at
-
-
-@contextlib.contextmanager
-def ending_explained() -> Iterator[None]:
-    """Say in our terms that the socket was closed."""
-    try:
-        yield
-    except ConnectionClosed as error:
-        said = f" ({error.rcvd.reason})" if error.rcvd and error.rcvd.reason else ""
-        raise ConnectionLost(f"OpenFlow closed the connection{said}.") from error
 
 
 def raise_refusal(command: str, reply: Message) -> None:
@@ -373,85 +325,3 @@ def answer(command: str, expected: type[M], reply: Message) -> M:
     if not isinstance(reply, expected):
         raise ProtocolError(f"OpenFlow answered a {command} with a {type(reply).__name__}.")
     return reply
-
-
-def websocket_url(url: str) -> str:
-    """The WebSocket address meant by ``url``, whose scheme may also be http(s) and whose path may be missing.
-
-    Raises `InvalidInput` for anything else, without repeating what may be a password.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        valid = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise InvalidInput("The address of OpenFlow should be like wss://host or ws://host:port.")
-    if parts.username is not None or parts.password is not None:
-        raise InvalidInput(f"The address of OpenFlow must not hold a user or password: {parts.hostname} is enough.")
-    return urlunsplit((SCHEMES[parts.scheme], parts.netloc, parts.path.rstrip("/") or "/ws/v2", parts.query, ""))
-
-
-@contextlib.asynccontextmanager
-async def open_socket(url: str, *, timeout_s: float) -> AsyncIterator[ClientConnection]:
-    """A connection to a WebSocket address, closed at the end even when that is cancelled. Raises `Unavailable`.
-
-    Certificates of ``wss`` are verified by OpenSSL's CAs or ``SSL_CERT_FILE``. Proxies of the environment are used,
-    but not to this machine itself.
-    """
-    host = urlsplit(url).hostname or ""
-    trust = await asyncio.to_thread(ssl.create_default_context) if url.startswith("wss:") else None
-    try:
-        socket = await connect(
-            url,
-            ssl=trust,
-            proxy=None if is_loopback(host) else True,
-            compression=None,  # files are compressed already, and the hub is on this machine
-            open_timeout=timeout_s,
-            close_timeout=CLOSE_S,
-            ping_interval=None,  # KeepAlive does it
-            max_size=MAX_RECORD + 4,
-            max_queue=4,
-            logger=socket_log,
-        )
-    except Exception as error:
-        raise unreachable(url, error) from error
-    try:
-        yield socket
-    finally:
-        try:
-            await socket.close()
-        finally:
-            socket.transport.abort()
-
-
-def unreachable(url: str, error: Exception) -> AgentError:
-    """Why no connection could be made, in a sentence."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Unavailable(
-            f"The certificate of {url} is not trusted ({error.verify_message}): name its CA's file in SSL_CERT_FILE."
-        )
-    if isinstance(error, TimeoutError):
-        return Unavailable(f"OpenFlow at {url} does not answer.")
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        return Unavailable(f"{url} answers with HTTP {status} instead of a WebSocket: check the address of OpenFlow.")
-    if isinstance(error, OSError):
-        # asyncio words refusals by address, and several of them in one error without a number.
-        refusal = "Connect call failed" in str(error)
-        why = "nothing answers there" if refusal else error.strerror or str(error)
-        return Unavailable(f"OpenFlow at {url} cannot be reached ({why}).")
-    if isinstance(error, InvalidHandshake | InvalidProxy | ValueError | ImportError | EOFError):
-        return Unavailable(f"OpenFlow at {url} cannot be reached ({error}).")
-    log.error("The connection to %s failed in an unknown way", url, exc_info=error)
-    return Unavailable(f"OpenFlow at {url} cannot be reached ({type(error).__name__}).")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, told by its name alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
