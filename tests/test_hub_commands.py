@@ -13,7 +13,7 @@ from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS
-from tests.hub_peers import ask, hub_on_a_new_home, rows_of
+from tests.hub_peers import ask, hub_on_a_new_home
 from tests.openflow_peers import Hub
 
 
@@ -221,12 +221,3 @@ async def test_bad_input_is_refused_in_a_sentence_and_the_connection_goes_on(
 
 async def test_an_unknown_custom_command_has_an_empty_result(client: Client, things: str) -> None:
     assert (await ask(client, pb.CustomCommandRequest(command="there is no such"))).result == ""
-
-
-async def test_history_is_kept(client: Client, hub: Hub, things: str) -> None:
-    document = await client.insert_one(things, {"n": 0})
-    for number in range(1, 4):
-        await client.update_one(things, {**document, "n": number})
-    await client.delete_one(things, document["_id"])
-    rows = rows_of(hub, "SELECT version, json_extract(doc, '$.n') FROM history WHERE id = ?", document["_id"])
-    assert rows == [(0, 0), (1, 1), (2, 2), (3, 3)]

@@ -97,16 +97,17 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(home: Home, tmp_path: 
 
 def check_store(hub: Hub, known: Acknowledged, where: str) -> None:
     assert rows_of(hub, "PRAGMA integrity_check") == [("ok",)], where
-    things, files = (
+    things, files, history = (
         rows_of(hub, f"SELECT n FROM collections WHERE name = '{name}'")[0][0]  # noqa: S608
-        for name in ("things", "fs.files")
+        for name in ("things", "fs.files", "things_hist")
     )
     found = dict(rows_of(hub, f"SELECT id, json_extract(doc, '$.n') FROM c{things}"))  # noqa: S608
     gone = known.deletes
     assert known.inserts - gone - set(found) <= maybe_deleted(known), where
     assert not gone & set(found), where
     assert {key for key, n in known.updates.items() if key in found and found[key] < n} == set(), where
-    old = {key for key, _ in rows_of(hub, "SELECT id, version FROM history WHERE version = 0")}
+    versions = f"SELECT json_extract(doc, '$.id') FROM c{history} WHERE json_extract(doc, '$._version') = 0"  # noqa: S608
+    old = {key for (key,) in rows_of(hub, versions)}
     assert set(known.updates) <= old, where
     stored = {key for (key,) in rows_of(hub, f"SELECT id FROM c{files}")}  # noqa: S608
     folder = hub.home / "hub" / "files"

@@ -1,6 +1,6 @@
 """The store: collections of documents in one SQLite file, with history and what changed.
 
-It knows tables, ids and unique fields, and refuses to know rights and rules: those are `operations`'. Passwords
+It knows documents, ids and unique fields, and refuses to know rights and rules: those are `operations`'. Passwords
 stand in a table of their own, so that no query of documents, however it is written, can return one.
 """
 
@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from jupyter_agent.database import Database
-from jupyter_agent.errors import Conflict
-from jupyter_agent.hub.data import due
-from jupyter_agent.hub.data.documents import Date, restored, stored
+from jupyter_agent.errors import Conflict, InvalidInput, NotFound
+from jupyter_agent.hub.data import due, tables
+from jupyter_agent.hub.data.documents import Date, new_id, restored, stored
 from jupyter_agent.hub.data.filters import Filter
-from jupyter_agent.hub.data.sql import key
+from jupyter_agent.hub.data.indexes import ID, Index, holds_list, kind_at, sorting
+from jupyter_agent.hub.data.results import Order
+from jupyter_agent.hub.data.tables import HISTORY, WITHOUT_HISTORY, Shape, create, keep_history_in_collections
 
 T = TypeVar("T")
 Document = dict[str, Any]
 Operation = Literal["insert", "replace", "update", "delete"]
 
-WITHOUT_HISTORY = frozenset({
-    "audit", "oauthtokens", "openrpa_instances", "workflow_instances", "workitems", "mailhist", "fs.files",
-})  # fmt: skip
+FEW = 1000
+"""Documents that are sorted rather than read in the order of an index, which may pass many others by."""
 
-UNIQUE = {
-    "agents": ("slug", "json_extract(doc, '$.slug')", "json_extract(doc, '$._type') = 'agent'"),
-    "users": ("username", "lower(json_extract(doc, '$.username'))", "json_extract(doc, '$._type') = 'user'"),
-}
-"""By collection: a field, the SQL of what must be unique, and of where."""
+MAX_COLLECTIONS = 5000
+MAX_INDEXES = 64
+"""Of one collection, as in MongoDB."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +43,7 @@ class Change:
     document: Document
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """The tables of version 1."""
-    connection.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-    connection.execute("CREATE TABLE passwords (id TEXT PRIMARY KEY, hash TEXT NOT NULL) WITHOUT ROWID")
-    connection.execute("CREATE TABLE collections (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)")
-    connection.execute(
-        "CREATE TABLE history (n INTEGER PRIMARY KEY, collection INTEGER NOT NULL REFERENCES collections,"
-        " id TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL, doc TEXT NOT NULL)"
-    )
-    connection.execute("CREATE INDEX history_of ON history (collection, id, version)")
-
-
-MIGRATIONS = (create,)
+MIGRATIONS = (create, keep_history_in_collections)
 
 
 class Documents:
@@ -65,40 +51,59 @@ class Documents:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._shapes: dict[str, Shape | None] = {}
         self.changes: list[Change] = []
 
     def get(self, collection: str, id: str) -> Document | None:  # noqa: A002 - what OpenFlow calls it
         """One document, ``None`` when there is none with this id."""
-        if (number := self._number(collection)) is None:
+        if (shape := self._shape(collection)) is None:
             return None
-        row = self._connection.execute(f"SELECT doc FROM c{number} WHERE id = ?", (id,)).fetchone()  # noqa: S608 - n
+        row = self._connection.execute(f"SELECT doc FROM {shape.table} WHERE id = ?", (id,)).fetchone()  # noqa: S608 - ours
         return restored(row[0]) if row else None
 
     def find(self, collection: str, wanted: Filter) -> Iterator[Document]:
         """The documents that match, in no certain order. Exhaust it before anything is written."""
-        if (number := self._number(collection)) is None:
+        if (shape := self._shape(collection)) is None:
             return
-        where = f" WHERE {wanted.where}" if wanted.where else ""
-        rows = self._connection.execute(f"SELECT doc FROM c{number}{where}", wanted.parameters)  # noqa: S608
-        for (text,) in rows:
+        where, parameters = _where(wanted, shape)
+        for (text,) in self._connection.execute(f"SELECT doc FROM {shape.table}{where}", parameters):  # noqa: S608
             document = restored(text)
             if wanted.matches(document):
                 yield document
 
+    def in_order(self, collection: str, wanted: Filter, order: Order) -> Iterator[Document] | None:
+        """The documents that match, in an order that SQLite can give; ``None`` where it cannot.
+
+        They are read one by one, so that a page of many costs little more than the page.
+        """
+        if (shape := self._shape(collection)) is None:
+            return iter(())
+        if (found := sorting(order, shape.kinds)) is None:
+            return None
+        where, parameters = _where(wanted, shape)
+        source = shape.table
+        index = next((each for each in shape.indexes if not found.odd and each.has_order(order)), None)
+        if index is not None and (not where or self._are_many(f"{shape.table}{where}", parameters)):
+            source += f" INDEXED BY {index.finder(shape.table)}"
+        odd = f"({found.odd})" if found.odd else "0"
+        first = f"{odd} DESC, " if found.odd else ""
+        rows = self._connection.execute(
+            f"SELECT n, {odd} FROM {source}{where} ORDER BY {first}{found.terms}",  # noqa: S608 - of ours
+            parameters,
+        )
+        row = rows.fetchone()
+        return None if row and row[1] else self._matching(shape, wanted, row, rows)
+
     def next_due(self, queue: str, now: Date) -> Document | None:
         """The work item of this queue that is to be given out now, ``None`` when none is due."""
-        number = self._number(due.COLLECTION)
-        text = due.next_due(self._connection, number, queue, now) if number is not None else None
+        shape = self._shape(due.COLLECTION)
+        text = due.next_due(self._connection, shape.number, queue, now) if shape is not None else None
         return restored(text) if text is not None else None
 
     def insert(self, collection: str, document: Document) -> None:
         """Raises `Conflict` (E11000) when the id, or a field that must be unique, is there already."""
-        number = self._number(collection) or self._create(collection)
-        with _duplicates(collection):
-            self._connection.execute(
-                f"INSERT INTO c{number} (id, doc) VALUES (?, ?)",  # noqa: S608 - a number of ours
-                (document["_id"], stored(document)),
-            )
+        shape = self._shape(collection) or self._make(collection)
+        self._write(shape, document, f"INSERT INTO {shape.table} (doc, id) VALUES (?, ?)", document["_id"])  # noqa: S608
         self.changes.append(Change("insert", collection, document))
 
     def replace(self, collection: str, old: Document, new: Document, operation: Operation = "replace") -> None:
@@ -106,22 +111,68 @@ class Documents:
 
         Raises `Conflict` (E11000) when a field that must be unique is there already.
         """
-        number = self._number(collection)
-        with _duplicates(collection):
-            self._connection.execute(
-                f"UPDATE c{number} SET doc = ? WHERE id = ?",  # noqa: S608 - a number of ours
-                (stored(new), old["_id"]),
-            )
+        shape = self._known(collection)
+        self._write(shape, new, f"UPDATE {shape.table} SET doc = ? WHERE id = ?", old["_id"])  # noqa: S608
         if operation == "replace":
-            self._keep(number, collection, old)
+            self._keep(collection, old, {})
         self.changes.append(Change(operation, collection, new))
 
-    def delete(self, collection: str, document: Document) -> None:
-        """Remove a document; the history keeps it."""
-        number = self._number(collection)
-        self._connection.execute(f"DELETE FROM c{number} WHERE id = ?", (document["_id"],))  # noqa: S608
-        self._keep(number, collection, document)
+    def delete(self, collection: str, document: Document, **marks: Any) -> None:
+        """Remove a document; the history keeps it, with these marks of who did it."""
+        table = self._known(collection).table
+        self._connection.execute(f"DELETE FROM {table} WHERE id = ?", (document["_id"],))  # noqa: S608
+        self._keep(collection, document, marks)
         self.changes.append(Change("delete", collection, document))
+
+    def collections(self) -> list[str]:
+        """The names of all collections, histories too."""
+        return [name for (name,) in self._connection.execute("SELECT name FROM collections ORDER BY name")]
+
+    def make_collection(self, collection: str) -> None:
+        """Make an empty collection. Raises `Conflict` when it is there."""
+        if self._shape(collection) is not None:
+            raise Conflict(f"The collection {collection} exists already.")
+        self._make(collection)
+
+    def drop_collection(self, collection: str) -> None:
+        """Remove a collection with all its documents; its history stays. Raises `NotFound`."""
+        tables.drop(self._connection, self._known(collection))
+        self._shapes.pop(collection)
+
+    def indexes(self, collection: str) -> list[Index]:
+        """The indexes of a collection. Raises `NotFound`."""
+        return [ID, *self._known(collection).indexes]
+
+    def make_index(self, collection: str, index: Index) -> None:
+        """Add an index; the same one again changes nothing. An unknown collection is made.
+
+        Raises `Conflict` when another one has its name or documents do not agree with it, `InvalidInput` for a unique
+        one where there are lists.
+        """
+        shape = self._shape(collection) or self._make(collection)
+        same = shape.index(index.name)
+        if same is not None and same != index:
+            raise Conflict(f"An index {index.name} of {collection} exists already with other fields or options.")
+        if same is not None:
+            return
+        if len(shape.own) >= MAX_INDEXES:
+            raise InvalidInput(f"A collection can have {MAX_INDEXES} indexes.")
+        if index.unique:
+            self._refuse_lists(shape, index)
+        try:
+            self._shapes[collection] = tables.set_indexes(self._connection, shape, [*shape.own, index])
+        except sqlite3.IntegrityError as error:
+            raise _duplicate(collection, index) from error
+
+    def drop_index(self, collection: str, name: str) -> None:
+        """Remove an index. Raises `NotFound`, and `Conflict` for one that is always there."""
+        shape = self._known(collection)
+        kept = [each for each in shape.own if each.name != name]
+        if name == ID.name or (len(kept) == len(shape.own) and shape.index(name) is not None):
+            raise Conflict(f"The index {name} of {collection} is the hub's own and stays.")
+        if len(kept) == len(shape.own):
+            raise NotFound(f"{collection} has no index {name}.")
+        self._shapes[collection] = tables.set_indexes(self._connection, shape, kept)
 
     def password(self, user: str) -> str | None:
         """The hash of a user's password."""
@@ -140,37 +191,95 @@ class Documents:
         self._connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, default()))
         return str(self._connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()[0])
 
-    def _number(self, collection: str) -> int | None:
-        row = self._connection.execute("SELECT n FROM collections WHERE name = ?", (collection,)).fetchone()
-        return int(row[0]) if row else None
+    def _shape(self, collection: str) -> Shape | None:
+        if collection not in self._shapes:
+            self._shapes[collection] = tables.shape(self._connection, collection)
+        return self._shapes[collection]
 
-    def _create(self, collection: str) -> int:
-        number = self._connection.execute("INSERT INTO collections (name) VALUES (?)", (collection,)).lastrowid
-        self._connection.execute(f"CREATE TABLE c{number} (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, doc TEXT)")
-        self._connection.execute(f"CREATE INDEX c{number}_type ON c{number} ({key('_type')})")
-        if collection == due.COLLECTION:
-            due.create_index(self._connection, int(number or 0))
-        if collection in UNIQUE:
-            field, expression, where = UNIQUE[collection]
-            self._connection.execute(f"CREATE UNIQUE INDEX c{number}_{field} ON c{number} ({expression}) WHERE {where}")
-        return int(number or 0)
+    def _known(self, collection: str) -> Shape:
+        if (shape := self._shape(collection)) is None:
+            raise NotFound(f"There is no collection {collection}.")
+        return shape
 
-    def _keep(self, number: int | None, collection: str, document: Document) -> None:
-        if collection not in WITHOUT_HISTORY:
-            self._connection.execute(
-                "INSERT INTO history (collection, id, version, at, doc) VALUES (?, ?, ?, ?, ?)",
-                (number, document["_id"], document.get("_version", 0), Date.now().ms, stored(document)),
-            )
+    def _make(self, collection: str) -> Shape:
+        (count,) = self._connection.execute("SELECT count(*) FROM collections").fetchone()
+        if count >= MAX_COLLECTIONS:
+            raise InvalidInput(f"There are {count} collections already: drop some before you make {collection}.")
+        shape = self._shapes[collection] = tables.make(self._connection, collection)
+        return shape
+
+    def _write(self, shape: Shape, document: Document, sql: str, id: str) -> None:  # noqa: A002
+        """Put a document into its table, in all that goes with it."""
+        for index in shape.indexes:
+            index.check(shape.name, document)
+        try:
+            self._connection.execute(sql, (stored(document), id))
+        except sqlite3.IntegrityError as error:
+            raise _duplicate(shape.name, shape.forbidding(error) or ID) from error
+        self._note_kinds(shape, document)
+
+    def _note_kinds(self, shape: Shape, document: Document) -> None:
+        found = {path: kind_at(document, path) for path in shape.kinds}
+        if any(mask & ~shape.kinds[path] for path, mask in found.items()):
+            kinds = {path: mask | found[path] for path, mask in shape.kinds.items()}
+            tables.set_kinds(self._connection, shape, kinds)
+            del self._shapes[shape.name]
+
+    def _keep(self, collection: str, document: Document, marks: Document) -> None:
+        """Write what a document was to the history."""
+        if collection in WITHOUT_HISTORY or collection.endswith(".files"):
+            return
+        name = collection + HISTORY
+        shape = self._shape(name) or self._make(name)
+        header = {"_id": new_id(), "id": document["_id"], "_version": document.get("_version", 0)}
+        header |= {field: document[field] for field in OF_ITEM if field in document}
+        header |= {field.replace("modified", "created"): header[field] for field in STAMPS if field in header} | marks
+        text = f'{stored(header)[:-1]},"item":{stored(document)}}}'
+        self._connection.execute(f"INSERT INTO {shape.table} (id, doc) VALUES (?, ?)", (header["_id"], text))  # noqa: S608
+        self._note_kinds(shape, header)
+
+    def _are_many(self, rows: str, parameters: list[Any]) -> bool:
+        (count,) = self._connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM {rows} LIMIT {FEW})",  # noqa: S608 - of ours
+            parameters,
+        ).fetchone()
+        return bool(count == FEW)
+
+    def _matching(
+        self, shape: Shape, wanted: Filter, first: tuple[int, int] | None, rows: sqlite3.Cursor
+    ) -> Iterator[Document]:
+        one = f"SELECT doc FROM {shape.table} WHERE n = ?"  # noqa: S608 - ours
+        row = first
+        while row is not None:
+            document = restored(self._connection.execute(one, row[:1]).fetchone()[0])
+            if wanted.matches(document):
+                yield document
+            row = rows.fetchone()
+
+    def _refuse_lists(self, shape: Shape, index: Index) -> None:
+        scope = f" AND {index.scope}" if index.scope else ""
+        found = self._connection.execute(
+            f"SELECT id FROM {shape.table} WHERE ({holds_list(index)}){scope} LIMIT 1"  # noqa: S608 - ours
+        ).fetchone()
+        if found:
+            fields = " or ".join(index.paths)
+            raise InvalidInput(f"{fields} cannot be unique in {shape.name}: the document {found[0]} has a list there.")
 
 
-@contextmanager
-def _duplicates(collection: str) -> Iterator[None]:
-    """Turns SQLite's error about a unique index into MongoDB's."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        field = UNIQUE[collection][0] if "index" in str(error) else "_id"
-        raise Conflict(f"E11000 duplicate key error: {collection} has a document with this {field} already.") from error
+OF_ITEM = ("name", "_type", "_acl", "_modified", "_modifiedby", "_modifiedbyid")
+STAMPS = ("_modified", "_modifiedby", "_modifiedbyid")
+"""What a document of the history has from the document that it keeps."""
+
+
+def _where(wanted: Filter, shape: Shape) -> tuple[str, list[Any]]:
+    where, parameters = wanted.condition(shape.scalars)
+    return f" WHERE {where}" if where else "", parameters
+
+
+def _duplicate(collection: str, index: Index) -> Conflict:
+    """MongoDB's error about a unique index; it says no value, which may not be the client's to know."""
+    field = ", ".join(index.paths)
+    return Conflict(f"E11000 duplicate key error: {collection} has a document with this {field} already.")
 
 
 class Store:
@@ -182,6 +291,11 @@ class Store:
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
+        try:
+            await self._database.write(tables.set_all_right)
+        except BaseException:
+            await self._database.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
