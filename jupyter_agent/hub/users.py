@@ -15,6 +15,7 @@ import jwt
 
 from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, SignInFailed
 from jupyter_agent.hub.callers import SYSTEM, Caller, Document, entry, granted
+from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.store import Change, Documents, Store
 from jupyter_agent.hub.operations import Collection
@@ -61,12 +62,14 @@ class Users:
         self._passwords = Passwords(refused_s=refused_s)
         self._callers: dict[str, Caller] = {}
         self._key = ""
+        self.hub_id = ""
+        """Tells this hub from any other, for ever."""
         self._nobody = ""
         store.follow(self._forget)
 
     async def prepare(self) -> None:
         """Make the well-known roles and the key of tokens, where the store has none."""
-        self._key = await self._store.write(_prepared)
+        self._key, self.hub_id = await self._store.write(_prepared)
         self._nobody = await self.hashed(secrets.token_hex())
 
     def close(self) -> None:
@@ -216,7 +219,7 @@ def _promoted(documents: Documents, username: str) -> str:
     return str(user["_id"])
 
 
-def _prepared(documents: Documents) -> str:
+def _prepared(documents: Documents) -> tuple[str, str]:
     users = Collection(documents, SYSTEM, "users", guard=guard)
     for role, name in ROLES.items():
         if documents.get("users", role) is None:
@@ -224,7 +227,7 @@ def _prepared(documents: Documents) -> str:
             users.insert({"_id": role, "_type": "role", "name": name, "members": [], "_acl": acl})
     if documents.get("users", rights.ROOT) is None:
         users.insert({"_id": rights.ROOT, "_type": "user", "name": "root", "username": "root"})
-    return documents.setting("token key", lambda: secrets.token_hex(32))
+    return documents.setting("token key", lambda: secrets.token_hex(32)), documents.setting("hub id", new_id)
 
 
 def _check_user(documents: Documents, caller: Caller, user: Document) -> None:

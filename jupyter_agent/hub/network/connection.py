@@ -81,7 +81,7 @@ Perform = Callable[["Connection", Envelope, Message], Awaitable[Message]]
 class Connection:
     """A connection from its first byte to its last."""
 
-    def __init__(self, transport: Transport, perform: Perform, *, remote: str) -> None:
+    def __init__(self, transport: Transport, perform: Perform, *, remote: str, session: Session | None = None) -> None:
         self.id = new_id()
         self.remote = remote
         self.user: str | None = None
@@ -92,7 +92,7 @@ class Connection:
         self.opened_s = self.heard_s = time.monotonic()
         self._transport = transport
         self._perform = perform
-        self._session = Session()
+        self._session = session or Session()
         self._slots = asyncio.Semaphore(MAX_REQUESTS)
         self._uploads: dict[str, Upload] = {}
         self._unsent = 0

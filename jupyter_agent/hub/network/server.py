@@ -1,72 +1,71 @@
-"""The hub on the network: HTTP and WebSocket on 127.0.0.1, and the life of connections.
+"""The hub on the network: its parts, its ports and its routes.
 
-A browser may be made to talk to 127.0.0.1 by any page (DNS rebinding, cross-site requests): so on every route the Host
-must be ours, and the Origin, which browsers send, ours too or absent.
+HTTP, WebSocket and, where grpcio is installed, gRPC, all on 127.0.0.1.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
-from tornado.web import Application, HTTPError, RequestHandler  # noqa: TID251 - the hub is a server
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.web import Application  # noqa: TID251 - the hub is a server
 
 from jupyter_agent import __version__
-from jupyter_agent.errors import AgentError, Conflict
-from jupyter_agent.hub.commands.signin import user_message
-from jupyter_agent.hub.commands.table import perform
+from jupyter_agent.errors import Conflict
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
-from jupyter_agent.hub.network.connection import Connection
+from jupyter_agent.hub.network.clients import Clients, Timing
+from jupyter_agent.hub.network.rates import Rates
+from jupyter_agent.hub.network.routes import ADDRESS, Front, Probe, Unknown
+from jupyter_agent.hub.network.websocket import Socket
 from jupyter_agent.hub.queues import Queues
 from jupyter_agent.hub.services import Services
-from jupyter_agent.hub.users import SHORT_S, Users
+from jupyter_agent.hub.users import Users
 from jupyter_agent.hub.watches import Watches
-from jupyter_agent.openflow.proto.openiap_pb2 import PingRequest, RefreshToken
 from jupyter_agent.openflow.protocol import MAX_RECORD
+
+__all__ = ["Server", "Timing"]
 
 LOG = logging.getLogger(__name__)
 
-ADDRESS = "127.0.0.1"
 PATH = "/ws/v2"
-GOING_AWAY, UNSUPPORTED, TIMED_OUT = 1001, 1003, 1008
+CAPACITY = 4096
+"""Connections at most, where the process may open as many."""
 
+SPARE = 64
+"""Further sockets that are taken, to be told in a sentence that there is no room."""
 
-@dataclass(frozen=True)
-class Timing:
-    """How long things may take, in seconds."""
-
-    round_s: float = 10
-    heartbeat_s: float = 60
-    sign_in_s: float = 120
-    refresh_s: float = 60
-    """A token with less left than this is renewed."""
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+HEADERS_S, BODY_S = 30.0, 300.0
+"""Seconds in which the head of a request, and then its body, must be there."""
 
 
 class Server:
     """A hub that listens; use it with ``async with``, then `serve`."""
 
-    def __init__(self, folder: Path, *, timing: Timing | None = None) -> None:
-        """``folder`` holds the store and the files."""
+    def __init__(self, folder: Path, *, timing: Timing | None = None, rate: int = 0, capacity: int = CAPACITY) -> None:
+        """``folder`` holds the store and the files.
+
+        ``rate`` is how many requests a second each client may make, 0 for any number; ``capacity`` how many clients
+        there may be.
+        """
         self.timing = timing or Timing()
+        self._rate = rate
+        self._capacity = capacity
         self._store = Store(folder / "hub.db")
         self._users = Users(self._store)
         self._files = Files(folder / "files", self._store)
-        self._http: HTTPServer | None = None
-        self._connections: dict[str, Connection] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._http: _Http | None = None
+        self._clients: Clients | None = None
         self._left_s = time.monotonic()
         self.port = 0
 
@@ -83,7 +82,11 @@ class Server:
     @property
     def idle_s(self) -> float:
         """How long no client has been connected."""
-        return 0 if self._connections else time.monotonic() - self._left_s
+        if self._clients is None or self._http is None:
+            return time.monotonic() - self._left_s
+        if len(self._clients) or self._http.open:
+            return 0
+        return time.monotonic() - max(self._clients.left_s, self._http.left_s)
 
     async def __aenter__(self) -> Self:
         await self._store.__aenter__()
@@ -111,109 +114,42 @@ class Server:
         except OSError as error:
             raise Conflict(f"The hub cannot listen on port {port} of {ADDRESS} ({error.strerror}).") from error
         self.port = sockets[0].getsockname()[1]
-        watches = Watches(self._store, self._users)
-        services = Services(
-            store=self._store,
-            users=self._users,
-            files=self._files,
-            watches=watches,
-            queues=Queues(),
-            config=self._config(),
-            connections=self._connections,
+        self._services = self._compose()
+        clients = Clients(self._services, timing=self.timing, rate=self._rate, capacity=self._capacity)
+        front = Front(self._services, self.port, Rates(self._rate))
+        self._clients = clients
+        self._http = _Http(
+            application(front, clients),
+            max_buffer_size=MAX_RECORD + (1 << 20),
+            max_body_size=1 << 20,
+            idle_connection_timeout=HEADERS_S,
+            body_timeout=BODY_S,
         )
-        self._services = services
-        routes = [(PATH, Socket, {"server": self}), ("/livenessprobe", Probe, {"server": self})]
-        application = Application(routes, default_handler_class=Unknown, default_handler_args={"server": self},
-                                  websocket_max_message_size=MAX_RECORD + 4)  # fmt: skip
-        self._http = HTTPServer(
-            application, max_buffer_size=MAX_RECORD + (1 << 20), max_body_size=1 << 20, idle_connection_timeout=30
-        )
+        self._http.is_full = lambda sockets: sockets + len(clients) >= self._capacity + SPARE
         self._http.add_sockets(sockets)
 
     async def serve(self, until: asyncio.Event) -> None:
         """Serve clients until told to end, then say goodbye to them."""
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
-                running = [self._tasks.create_task(self._services.watches.run()),
-                           self._tasks.create_task(self._rounds())]  # fmt: skip
-                await until.wait()
-                await self._end()
-                for task in running:
-                    task.cancel()
-        finally:
-            self._tasks = None
-
-    def allows(self, host: str, origin: str | None) -> bool:
-        """Whether a request with these headers may come from a client of ours."""
-        if host not in (f"{ADDRESS}:{self.port}", f"localhost:{self.port}"):
-            return False
-        return origin is None or origin == f"http://{host}"
-
-    def connect(self, socket: Socket, remote: str) -> Connection | None:
-        """A new client; ``None`` when the hub is ending."""
-        if self._tasks is None:
-            return None
-        connection = Connection(_Wire(socket), partial(perform, self._services), remote=remote)
-        self._connections[connection.id] = connection
-        self._tasks.create_task(self._attend(connection))
-        return connection
-
-    async def _attend(self, connection: Connection) -> None:
-        try:
-            connection.push("ping", PingRequest())
-            await connection.serve()
-        except Exception:  # one connection's end must not be everybody's
-            LOG.exception("%r failed", connection)
-            connection.close()
-        finally:
-            del self._connections[connection.id]
-            self._left_s = time.monotonic()
-            self._services.watches.remove(connection)
-            self._services.queues.unregister(connection)
-
-    async def _rounds(self) -> None:
-        """Ping clients, renew their tokens, and close connections that are silent, for ever."""
-        while True:
-            await asyncio.sleep(self.timing.round_s)
-            for connection in list(self._connections.values()):
-                try:
-                    await self._look_after(connection)
-                except Exception:
-                    LOG.exception("%r could not be looked after", connection)
-
-    async def _look_after(self, connection: Connection) -> None:
-        now, timing = time.monotonic(), self.timing
-        if connection.user is None and now - connection.opened_s > timing.sign_in_s:
-            connection.close(TIMED_OUT, "not signed in")
-            return
-        if connection.wants_pings:
-            if now - connection.heard_s > timing.heartbeat_s:
-                LOG.info("%r is closed: it is silent", connection)
-                connection.close(TIMED_OUT, "silent")
-                return
-            connection.push("ping", PingRequest())
-        if connection.user is not None and connection.expires_s - time.time() < timing.refresh_s:
-            await self._refresh(connection, connection.user)
-
-    async def _refresh(self, connection: Connection, user: str) -> None:
-        """Send a new token; a user who is gone or disabled is disconnected."""
-        try:
-            caller = await self._users.caller(user)
-        except AgentError as error:
-            LOG.info("%r is closed: %s", connection, error)
-            connection.close(TIMED_OUT, "signed out")
-            return
-        connection.expires_s = time.time() + SHORT_S
-        token = self._users.token(user)
-        connection.push("refreshtoken", RefreshToken(username=caller.username, jwt=token, user=user_message(caller)))
-
-    async def _end(self) -> None:
-        if self._http is not None:
+        if self._clients is None or self._http is None:
+            raise RuntimeError("listen first")
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._services.watches.run())
+            clients = tasks.create_task(self._clients.run(until))
+            await until.wait()
             self._http.stop()  # nobody new
-        for connection in list(self._connections.values()):
-            connection.close(GOING_AWAY, "the hub ends")
-        if self._http is not None:
             await self._http.close_all_connections()
+            await clients
+            watching.cancel()
+
+    def _compose(self) -> Services:
+        return Services(
+            store=self._store,
+            users=self._users,
+            files=self._files,
+            watches=Watches(self._store, self._users),
+            queues=Queues(),
+            config=self._config(),
+        )
 
     def _config(self) -> str:
         """What a client is told about this OpenFlow when it signs in."""
@@ -240,97 +176,38 @@ class Server:
             "otel_trace_url": "",
             "otel_metric_url": "",
             "loginproviders": [],
+            "openflow_uniqueid": self._users.hub_id,
         }).decode()  # fmt: skip
 
 
-class _Guarded(RequestHandler):
-    """A route of the hub: what does not come from a client of ours is refused."""
-
-    server: Server
-
-    def initialize(self, server: Server) -> None:
-        """Take what the route table gives."""
-        self.server = server
-
-    def prepare(self) -> None:
-        """Check where the request comes from, before anything else."""
-        host = self.request.headers.get("Host", "")
-        if not self.server.allows(host, self.request.headers.get("Origin")):
-            raise HTTPError(403)
-
-    def write_error(self, status_code: int, **_kwargs: Any) -> None:
-        """Say no more than the status."""
-        self.set_header("Content-Type", "text/plain")
-        self.finish(f"{status_code}\n")
+def application(front: Front, clients: Clients) -> Application:
+    """The routes of a hub."""
+    given = {"front": front}
+    routes: list[Any] = [
+        (PATH, Socket, {**given, "clients": clients}),
+        ("/livenessprobe", Probe, given),
+    ]
+    return Application(routes, default_handler_class=Unknown, default_handler_args=given)
 
 
-class Unknown(_Guarded):
-    """Any other path."""
+class _Http(HTTPServer):
+    """Takes no more sockets than it should, and knows how many there are: those of WebSockets are not among them."""
 
-    def prepare(self) -> None:
-        """Refuse."""
-        super().prepare()
-        raise HTTPError(404)
+    open = 0
+    left_s = 0.0
+    """When the last one was closed."""
 
+    is_full: Callable[[int], bool] = staticmethod(lambda _: False)
+    """Whether so many are enough."""
 
-class Probe(_Guarded):
-    """Tells that the hub is alive."""
-
-    def get(self) -> None:
-        """Answer."""
-        self.set_header("Content-Type", "text/plain")
-        self.finish("ok\n")
-
-
-class Socket(_Guarded, WebSocketHandler):
-    """The WebSocket of one client: moves bytes between the network and its `Connection`."""
-
-    connection: Connection | None = None
-
-    def check_origin(self, origin: str) -> bool:
-        """`prepare` has checked it already."""
-        return self.server.allows(self.request.headers.get("Host", ""), origin)
-
-    def open(self, *_args: str, **_kwargs: str) -> None:
-        """Begin a connection."""
-        self.set_nodelay(True)
-        self.connection = self.server.connect(self, self.request.remote_ip or "")
-        if self.connection is None:
-            self.close(GOING_AWAY, "the hub ends")
-
-    async def on_message(self, message: str | bytes) -> None:
-        """Hand on bytes; the next message is read when these were taken."""
-        if self.connection is None:
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self.is_full(self.open):
+            stream.write(FULL).add_done_callback(lambda _: stream.close())
             return
-        if isinstance(message, str):
-            self.connection.close(UNSUPPORTED, "binary messages only")
-            return
-        await self.connection.receive(message)
+        self.open += 1
+        super().handle_stream(stream, address)
 
-    def on_close(self) -> None:
-        """The network says so."""
-        if self.connection is not None:
-            self.connection.lost()
-
-
-@dataclass(frozen=True)
-class _Wire:
-    """`Transport` over a WebSocket: what is written to one that is gone goes nowhere."""
-
-    socket: Socket
-
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Queue a message."""
-        try:
-            return _quiet(self.socket.write_message(data, binary=True))
-        except WebSocketClosedError:
-            return asyncio.sleep(0)
-
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye."""
-        self.socket.close(code, reason)
-
-
-async def _quiet(sent: Awaitable[None]) -> None:
-    with contextlib.suppress(WebSocketClosedError):
-        await sent
+    def on_close(self, server_conn: object) -> None:
+        self.open -= 1
+        self.left_s = time.monotonic()
+        super().on_close(server_conn)

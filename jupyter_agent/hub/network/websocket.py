@@ -1,0 +1,112 @@
+"""WebSockets: bytes move between the network and a client's `Connection`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
+
+from jupyter_agent.errors import Unavailable
+from jupyter_agent.hub.network.connection import Connection, Transport
+from jupyter_agent.hub.network.routes import Front, Route
+from jupyter_agent.openflow.protocol import MAX_RECORD, Session
+
+UNSUPPORTED, TRY_AGAIN = 1003, 1013
+MAX_STRANGER = 1 << 20
+"""Bytes of a message of who has not signed in."""
+
+LENGTH = 4
+"""Bytes before a record."""
+
+
+class Clients(Protocol):
+    """Who keeps the connections."""
+
+    def check_room(self) -> None:
+        """Raises `Unavailable` when there can be no further one."""
+
+    def connect(self, transport: Transport, remote: str, *, session: Session | None = None) -> Connection:
+        """A connection, served from now on; ``remote`` is the client's address. Raises `Unavailable`."""
+
+
+class Socket(Route, WebSocketHandler):
+    """The WebSocket of one client."""
+
+    connection: Connection | None = None
+    is_stranger = True
+
+    def initialize(self, front: Front, clients: Clients) -> None:  # type: ignore[override]
+        """Take what the route table gives."""
+        super().initialize(front)
+        self.clients = clients
+
+    def prepare(self) -> None:
+        """Say before the handshake when there is no room."""
+        super().prepare()
+        try:
+            self.clients.check_room()
+        except Unavailable as error:
+            self.set_header("Retry-After", "10")
+            self.refuse(503, str(error))
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of a message until somebody has signed in."""
+        return MAX_STRANGER + LENGTH
+
+    def check_origin(self, origin: str) -> bool:
+        """`prepare` has checked it already."""
+        return self.front.allows(self.request.headers.get("Host", ""), origin)
+
+    def open(self, *_args: str, **_kwargs: str) -> None:
+        """Begin a connection."""
+        self.set_nodelay(True)
+        try:
+            self.connection = self.clients.connect(_Wire(self), self.request.remote_ip or "")
+        except Unavailable as error:
+            self.close(TRY_AGAIN, str(error)[:100])
+
+    async def on_message(self, message: str | bytes) -> None:
+        """Hand on bytes; the next message is read when these were taken."""
+        if self.connection is None:
+            return
+        if isinstance(message, str):
+            self.connection.close(UNSUPPORTED, "binary messages only")
+            return
+        await self.connection.receive(message)
+        if self.is_stranger and self.connection.user is not None:
+            self.is_stranger = False
+            if isinstance(self.ws_connection, WebSocketProtocol13):
+                self.ws_connection.params.max_message_size = MAX_RECORD + LENGTH
+
+    def on_close(self) -> None:
+        """The network says so."""
+        if self.connection is not None:
+            self.connection.lost()
+
+
+@dataclass(frozen=True)
+class _Wire:
+    """`Transport` over a WebSocket: what is written to one that is gone goes nowhere."""
+
+    socket: Socket
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Queue a message."""
+        try:
+            return _quiet(self.socket.write_message(data, binary=True))
+        except WebSocketClosedError:
+            return asyncio.sleep(0)
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+        self.socket.close(code, reason)
+
+
+async def _quiet(sent: Awaitable[None]) -> None:
+    with contextlib.suppress(WebSocketClosedError):
+        await sent
