@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,6 +60,10 @@ class Agent(Configurable):
     grant_agent_token = List(
         Unicode(),
         help="Ids of the packages that get the agent's own OpenFlow token when nobody else's is at hand; `*` for all.",
+    ).tag(config=True)
+    ca_file = Unicode(
+        help="A file with certificates (PEM) of the authority that OpenFlow's certificate is from, "
+        "where the system does not know it.",
     ).tag(config=True)
     lifetime = Enum(
         ("on demand", "always"),
@@ -167,6 +172,7 @@ class Agent(Configurable):
         return Link(
             self.home,
             languages=runtimes.languages(),
+            ca_file=Path(self.ca_file).expanduser() if self.ca_file else None,
             on_command=lambda event: self.commands.handle(event),  # noqa: PLW0108 - commands are made after the link
             on_package=self._on_package,
             on_change=self._on_status,

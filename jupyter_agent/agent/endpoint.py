@@ -15,7 +15,10 @@ from pathlib import Path
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.home import Home, read_json, write_private
+from jupyter_agent.openflow.address import has_grpc
 from jupyter_agent.openflow.client import Credentials
+
+SCHEMES = ("ws://", "wss://", "http://", "https://", "grpc://", "grpcs://")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def configured(home: Home, environment: Mapping[str, str]) -> Endpoint | None:
     The environment's names are those that an OpenFlow server gives its containers (protocol §16). Raises
     ``InvalidInput`` when only half of what is needed is there.
     """
-    url = next((environment[name] for name in ("apiurl", "wsapiurl") if environment.get(name)), "")
+    names = ("apiurl", "grpcapiurl", "wsapiurl") if has_grpc() else ("apiurl", "wsapiurl")
+    url = next((environment[name] for name in names if environment.get(name)), "")
     if url:
         return _endpoint(url, environment.get("jwt"), environment.get("agentid"), "the environment (apiurl, jwt)")
     settings = read_json(home.config_file)
@@ -45,8 +49,8 @@ def configured(home: Home, environment: Mapping[str, str]) -> Endpoint | None:
 
 
 def _endpoint(url: object, jwt: object, agentid: object, source: str) -> Endpoint:
-    if not isinstance(url, str) or not url.startswith(("ws://", "wss://", "http://", "https://")):
-        raise InvalidInput(f"The apiurl in {source} should be a ws, wss, http or https address, not {url!r}.")
+    if not isinstance(url, str) or not url.startswith(SCHEMES):
+        raise InvalidInput(f"The apiurl in {source} should be a ws, wss, http, https or grpc address, not {url!r}.")
     if not isinstance(jwt, str) or not jwt:
         raise InvalidInput(f"There is an apiurl in {source} but no jwt: add the token of the agent's user.")
     return Endpoint(url, Credentials(jwt=jwt), source, agentid=agentid if isinstance(agentid, str) else "")

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from jupyter_agent import __version__
@@ -46,6 +47,7 @@ class Link:
         home: Home,
         *,
         languages: list[str],
+        ca_file: Path | None = None,
         on_command: Callable[[QueueEvent], Awaitable[None]],
         on_package: Callable[[str, str], None],
         on_change: Callable[[], None],
@@ -53,6 +55,7 @@ class Link:
     ) -> None:
         self._home = home
         self._languages = languages
+        self._ca_file = ca_file
         self._on_command = on_command
         self._on_package = on_package
         self._on_change = on_change
@@ -75,14 +78,23 @@ class Link:
     @property
     def connected(self) -> bool:
         """Whether the agent is signed in, registered and reached by its queue."""
-        return self._registered and self._client is not None and self._client.is_connected
+        return self._usable and self._deaf is None
 
     @property
     def error(self) -> AgentError | None:
-        """Why there is no connection; ``None`` while there is one."""
-        if self.connected:
-            return None
-        return self._error
+        """Why there is no connection, or only one that hears nothing; ``None`` while all is well."""
+        return self._deaf if self._usable else self._error
+
+    @property
+    def _usable(self) -> bool:
+        """Whether requests can be made, as an agent that is registered."""
+        return self._registered and self._client is not None and self._client.is_connected
+
+    @property
+    def _deaf(self) -> AgentError | None:
+        """Why the agent does not hear what it should, although it is connected."""
+        unregistered = self._client.unregistered if self._client else ()
+        return Unavailable(f"{' '.join(unregistered)} It is tried again.") if unregistered else None
 
     @property
     def user(self) -> User | None:
@@ -104,7 +116,7 @@ class Link:
         """The connected client. Raises the reason when there is none within the time."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not self.connected:
+                while not self._usable:
                     if isinstance(self.error, SignInFailed | InvalidInput):  # only the user can mend these
                         raise self.error
                     self._changed.clear()
@@ -146,6 +158,8 @@ class Link:
             requests_per_s=None if endpoint.embedded else REQUESTS_PER_S,
             on_connected=self._register,
             on_lost=self._lost,
+            on_refused=lambda _: self._tell(),
+            ca_file=self._ca_file,
         )
         self._client, self._own_user = client, ""  # before it is entered: `_register` may run at once
         self._anew.clear()

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from jupyter_agent.errors import ConnectionLost, TimedOut
+from jupyter_agent.errors import ConnectionLost, TimedOut, Unavailable
 from jupyter_agent.openflow.protocol import new_id
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent
 
@@ -39,10 +39,12 @@ class Calls:
                 answer.exception()  # seen, also when something else was raised
 
     async def queue(self, register: RegisterQueue) -> str:
-        """The name of the queue for answers, which is made for the first call."""
+        """The name of the queue for answers, which is made for the first call. Raises `Unavailable` without one."""
         async with self._registering:
             if self._queue is None:
                 self._queue = await register("", self._answered)
+        if self._queue.refused is not None:
+            raise Unavailable(f"OpenFlow makes no queue for answers: {self._queue.refused}")
         return self._queue.name
 
     def lost(self) -> None:

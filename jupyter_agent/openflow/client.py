@@ -33,6 +33,7 @@ from jupyter_agent.openflow.address import address
 from jupyter_agent.openflow.calls import Calls, without_token
 from jupyter_agent.openflow.commands import Commands, UpdateResult
 from jupyter_agent.openflow.connection import Connection, KeepAlive
+from jupyter_agent.openflow.pace import Lane, in_lane
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
@@ -45,6 +46,7 @@ __all__ = [
     "Client",
     "Credentials",
     "KeepAlive",
+    "Lane",
     "Queue",
     "QueueEvent",
     "Role",
@@ -55,6 +57,7 @@ __all__ = [
     "Workitem",
     "WorkitemFile",
     "WorkitemQueue",
+    "in_lane",
 ]
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,10 @@ STEADY_S = 10.0
 
 STORED_PER_S = 1 << 20
 """Bytes; the slowest that a server may be in storing an upload that it has received."""
+
+ECHO = {"command": "echo"}
+MISSED = 2
+"""Messages through our own queue, in a row, that have not come back: then its consumer is taken for lost."""
 
 LONGEST_EXPIRATION_MS = 2**31 - 1
 
@@ -94,8 +101,9 @@ class Client(Commands):
     Every request may raise `Unavailable` (no connection came about within a few seconds), `ConnectionLost` (it ended
     before the answer came), `TimedOut`, and `ServerRefused` with the server's own sentence.
 
-    ``on_connected`` is awaited after each sign-in and registration; when it raises, the connection is given up and
-    made again. ``on_lost`` is called with the reason whenever a connection ended or could not be made.
+    ``on_connected`` is awaited after each sign-in and registration, and when a registration worked later: it is to read
+    what may have changed. When it raises, the connection is given up and made again. ``on_lost`` is called with the
+    reason whenever a connection ended or could not be made, ``on_refused`` with `unregistered` when that has changed.
     ``requests_per_s`` keeps under the server's limit, by `Lane`; ``None`` where there is none, as at the embedded hub.
     ``ca_file`` holds certificates that are trusted besides those of the system.
     """
@@ -114,6 +122,7 @@ class Client(Commands):
         ca_file: Path | None = None,
         on_connected: Callable[[], Awaitable[None]] | None = None,
         on_lost: Callable[[AgentError], None] | None = None,
+        on_refused: Callable[[tuple[str, ...]], None] | None = None,
     ) -> None:
         """Raises `InvalidInput` for an address that is none."""
         self._address = address(url)
@@ -132,6 +141,7 @@ class Client(Commands):
         self._ca_file = ca_file
         self._on_connected = on_connected
         self._on_lost = on_lost
+        self._on_refused = on_refused
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
         self._closed = False
@@ -163,6 +173,14 @@ class Client(Commands):
     def is_connected(self) -> bool:
         """Whether requests can be made now."""
         return self._connection is not None and not self._connection.ended
+
+    @property
+    def unregistered(self) -> tuple[str, ...]:
+        """What the server refused to register again after a reconnection, a sentence each; it is tried until it works.
+
+        As long as there is any, the client is connected but hears less than it should.
+        """
+        return tuple(f"{kept.title} is not registered: {kept.refused}" for kept in self._subscriptions.refused)
 
     async def connected(self, timeout_s: float | None = None) -> User:
         """Wait until signed in, with queues and watches registered; ``None``: as long as a request may take.
@@ -212,6 +230,7 @@ class Client(Commands):
                 )
                 tasks.create_task(connection.run())
                 tasks.create_task(self._establish(connection))
+                tasks.create_task(self._check_queues(connection))
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is made again
             return reason(error)
         finally:
@@ -229,6 +248,59 @@ class Client(Commands):
         self._tell()
         if self._on_connected is not None:
             await self._on_connected()
+        await self._mend(connection)
+
+    async def _mend(self, connection: Connection) -> None:
+        """Try to register what was refused until it works, for ever; what was missed meanwhile is read then."""
+        told: tuple[str, ...] = ()
+        failures = 0
+        while True:
+            if (refused := self.unregistered) != told and self._on_refused is not None:
+                self._on_refused(refused)
+            told = refused
+            if not refused:
+                failures = 0
+                await self._subscriptions.some_refused.wait()
+                continue
+            failures += 1
+            await asyncio.sleep(self._backoff.delay_s(failures))
+            if await self._subscriptions.register_refused(connection) and self._on_connected is not None:
+                await self._on_connected()
+
+    async def _check_queues(self, connection: Connection) -> None:
+        """See now and then whether messages come through; register the queues again when they do not."""
+        missed = 0
+        while True:
+            await asyncio.sleep(self._keep_alive.queue_s)
+            if connection is not self._connection or not self._subscriptions.has_queues:
+                continue
+            with in_lane(Lane.SYNC):
+                missed = 0 if await self._comes_through() else missed + 1
+            if missed == MISSED:
+                log.warning("Messages to our own queue do not come through: the queues are registered again.")
+                await self._subscriptions.register_queues_again(connection)
+                missed = 0
+
+    async def _comes_through(self) -> bool:
+        """Whether a message of ours to our own private queue comes back."""
+        try:
+            queue = await self._calls.queue(self.register_queue)
+        except AgentError as error:  # without such a queue nothing can be told
+            log.debug("There is no queue to see by whether messages come through: %s", error)
+            return True
+        with self._calls.call() as (correlation_id, answer):
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    expiration_ms = int(self.timeout_s * 1000)
+                    await self.queue_message(
+                        queue, ECHO, correlation_id=correlation_id, expiration_ms=expiration_ms, strip_token=True
+                    )
+                    await answer
+            except (TimeoutError, TimedOut, ServerRefused):  # "bad queue", for example
+                return False
+            except AgentError:  # the connection ended
+                return True
+            return True
 
     def _lost(self, error: AgentError) -> None:
         self.last_error = error

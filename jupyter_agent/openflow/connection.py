@@ -42,10 +42,14 @@ class KeepAlive:
 
     The server pings every 10 s and drops a client that has been silent for 60 s. It answers no ping envelope, so
     WebSocket pings, which the other end's library answers, go with them.
+
+    A server that has lost its message broker tells nobody: every ``queue_s`` a message is sent through a queue of our
+    own, and when two in a row have not come back, all queues are registered again.
     """
 
     ping_s: float = 20
     silent_s: float = 60
+    queue_s: float = 60
 
 
 @dataclass

@@ -100,8 +100,10 @@ class Subscription(Generic[E]):
     def __init__(self, title: str, handler: Callable[[E], Awaitable[None]], close: Close) -> None:
         self._handler = handler
         self._close = close
-        self._title = title
+        self.title = title
         self.backlog = Backlog(title)
+        self.refused: AgentError | None = None
+        """Why the server does not send the events at present, although there is a connection."""
 
     @property
     def key(self) -> Key:
@@ -126,9 +128,9 @@ class Subscription(Generic[E]):
             try:
                 await self._handler(self.event(message))
             except AgentError as error:
-                log.warning("The handler of %s failed: %s", self._title, error)
+                log.warning("The handler of %s failed: %s", self.title, error)
             except Exception:
-                log.exception("The handler of %s failed", self._title)
+                log.exception("The handler of %s failed", self.title)
 
     async def close(self) -> None:
         """End the subscription here, and on the server if it is connected."""
@@ -266,6 +268,8 @@ class Subscriptions:
         self._tasks = tasks
         self._kept: list[Subscription[Any]] = []
         self._routes = Routes()
+        self.some_refused = asyncio.Event()
+        """Set for a moment when something was refused that was registered before."""
 
     async def consume(self, name: str, handler: Callable[[QueueEvent], Awaitable[None]]) -> Queue:
         """A queue, registered; no name: a private one. Raises `Conflict` when it is consumed already."""
@@ -283,17 +287,50 @@ class Subscriptions:
         await self._keep(watch)
         return watch
 
+    @property
+    def has_queues(self) -> bool:
+        """Whether a queue is consumed."""
+        return any(isinstance(kept, Queue) for kept in self._kept)
+
+    @property
+    def refused(self) -> tuple[Subscription[Any], ...]:
+        """Those that the present connection should have and has not, as the server refused them."""
+        return tuple(kept for kept in self._kept if kept.refused is not None)
+
     async def register_again(self, connection: Connection) -> None:
         """Register everything on a new connection: queues first, then watches.
 
-        What the server refuses is logged and tried again on the next connection.
+        What the server refuses or does not answer keeps the others from nothing; it stands in `refused` then.
         """
         self._present = connection
         for subscription in sorted(self._kept, key=lambda kept: isinstance(kept, Watch)):
-            try:
-                await self._register(connection, subscription)
-            except ServerRefused as error:
-                log.warning("%r could not be registered again: %s", subscription, error)
+            await self._try(connection, subscription)
+
+    async def register_refused(self, connection: Connection) -> bool:
+        """Try those in `refused` once more; whether one of them is registered now."""
+        return any([await self._try(connection, subscription) for subscription in self.refused])
+
+    async def register_queues_again(self, connection: Connection) -> None:
+        """Consume all queues anew on the same connection: the server may have lost its broker, and does not say so."""
+        for queue in [kept for kept in self._kept if isinstance(kept, Queue)]:
+            self._routes.remove(queue.key, queue.backlog)
+            if not queue.wanted:
+                with contextlib.suppress(ServerRefused):
+                    await queue.unregister(connection)
+            await self._try(connection, queue)
+
+    async def _try(self, connection: Connection, subscription: Subscription[Any]) -> bool:
+        """Register, if the connection lasts; whether the server took it."""
+        try:
+            await self._register(connection, subscription)
+        except AgentError as error:
+            if connection.ended:
+                raise
+            log.warning("%r could not be registered again: %s", subscription, error)
+            subscription.refused = error
+            self.some_refused.set()
+            self.some_refused.clear()  # who waits is woken all the same
+        return subscription.refused is None
 
     def event(self, message: Message) -> None:
         """An event came."""
@@ -306,6 +343,8 @@ class Subscriptions:
         """The connection ended, and with it what was registered there."""
         self._present = None
         self._routes.reset()
+        for subscription in self._kept:
+            subscription.refused = None
 
     async def _keep(self, subscription: Subscription[Any]) -> None:
         """Keep a subscription if its first registration works.
@@ -326,7 +365,9 @@ class Subscriptions:
     async def _register(self, connection: Connection, subscription: Subscription[Any]) -> None:
         with self._routes:
             await subscription.register(connection)
-            self._routes.add(subscription.key, subscription.backlog)
+            if subscription in self._kept:
+                self._routes.add(subscription.key, subscription.backlog)
+        subscription.refused = None
 
     async def _close(self, subscription: Subscription[Any]) -> None:
         if subscription not in self._kept:
