@@ -71,7 +71,7 @@ async def test_what_one_may_not_read_is_not_there(ann: Client, bob: Client, admi
     document = await ann.insert_one(things, {"secret": 1})
     assert await bob.query(things, {}) == []
     assert await bob.count(things, {"secret": 1}) == 0
-    assert await bob.delete_one(things, document["_id"]) == 0
+    assert await bob.delete_one(things, document["_id"]) == 1  # as for one that is not there
     result = await bob.update_document(things, {}, {"$set": {"secret": 2}})
     assert (result.matched, result.modified) == (0, 0)
     assert (await ask(bob, pb.DeleteManyRequest(collectionname=things, query="{}"))).affectedrows == 0

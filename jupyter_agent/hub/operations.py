@@ -7,18 +7,25 @@ a guard.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import orjson
 
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Caller, Document, checked_acl, owned, security
+from jupyter_agent.hub.data.aggregates import Pipeline
 from jupyter_agent.hub.data.documents import Date, new_id, wire
 from jupyter_agent.hub.data.filters import Filter, compile_filter
-from jupyter_agent.hub.data.results import Order, Projection, page
+from jupyter_agent.hub.data.results import Order, Projection, distinct, page
 from jupyter_agent.hub.data.store import Documents
+from jupyter_agent.hub.data.tables import HISTORY
 from jupyter_agent.hub.data.updates import check_update, updated
 from jupyter_agent.openflow.rights import Right
+
+T = TypeVar("T")
 
 Guard = Callable[[Documents, Caller, Document | None, Document | None], None]
 """Rules of one collection, called with the old and the new document (``None``: there is none) before it is written.
@@ -32,8 +39,15 @@ TOP = 500
 MAX_RESULT = 128 << 20
 """Bytes of a query's result."""
 
+MAX_ITEMS = 10_000
+"""Documents in one command that inserts."""
+
+MAX_HOLD_S = 10
+"""How long one command may write: nobody else can meanwhile."""
+
 STAMPS = ("_created", "_createdby", "_createdbyid", "_modified", "_modifiedby", "_modifiedbyid", "_version")
 COLLECTION = re.compile(r"[^\0$]{1,120}")
+ALL = compile_filter({})
 
 
 def collection_name(given: str) -> str:
@@ -47,13 +61,23 @@ def collection_name(given: str) -> str:
 
 
 class Collection:
-    """A collection as one caller sees it in one job of the store."""
+    """A collection as one caller sees it in one job of the store.
 
-    def __init__(self, documents: Documents, caller: Caller, name: str, *, guard: Guard | None = None) -> None:
+    With ``view`` the caller reads what that other one may read as well, and no more than themselves. A history is for
+    reading alone: who may read a version of a document by its ``_acl``, and the document as it is now where it still
+    is, may read that version.
+    """
+
+    def __init__(
+        self, documents: Documents, caller: Caller, name: str, *, guard: Guard | None = None, view: Caller | None = None
+    ) -> None:
         self._documents = documents
         self._caller = caller
+        self._view = view
         self._name = name
         self._guard = guard
+        self._until = time.monotonic() + MAX_HOLD_S
+        self._shown_now: dict[str, bool] = {}
 
     def query(
         self, wanted: Filter, *, order: Order = (), skip: int = 0, top: int = 0, projection: Projection | None = None
@@ -61,23 +85,46 @@ class Collection:
         """A JSON array of the documents that match and that the caller may read."""
         if skip < 0 or top < 0:
             raise InvalidInput("top and skip cannot be negative.")
-        texts, size = [], 0
-        for document in page(self.readable(wanted), order, skip, top or TOP):
-            texts.append(wire(projection(document) if projection and not self._holds_files else document))
-            size += len(texts[-1])
-            if size > MAX_RESULT:
-                raise InvalidInput(
-                    f"The result is bigger than {MAX_RESULT >> 20} MiB: ask for fewer documents with top."
-                )
-        return f"[{','.join(texts)}]"
+        ordered = self._documents.in_order(self._name, wanted, order) if order else None
+        if ordered is None:
+            found = page(self.readable(wanted), order, skip, top or TOP)
+        else:
+            found = list(islice(self._only_readable(ordered), skip, skip + (top or TOP)))
+        shown = projection if projection is not None and not self._holds_files else _as_it_is
+        return _array(shown(document) for document in found)
 
     def count(self, wanted: Filter) -> int:
         """How many documents match that the caller may read."""
         return sum(1 for _ in self.readable(wanted))
 
+    def aggregate(self, pipeline: Pipeline) -> str:
+        """A JSON array of what a pipeline makes of the documents that the caller may read, here and elsewhere."""
+
+        def lookup(name: str) -> Iterator[Document]:
+            return Collection(self._documents, self._caller, collection_name(name), view=self._view).readable(ALL)
+
+        return _array(pipeline.run(self.readable(pipeline.first or ALL), lookup))
+
+    def distinct(self, field: str, wanted: Filter) -> list[str]:
+        """The different values of a field: texts and dates as they are, others as JSON."""
+        values = distinct(self.readable(wanted), field)
+        return [str(value) if isinstance(value, str | Date) else wire(value) for value in values]
+
+    def version(self, id: str, version: int) -> Document:  # noqa: A002 - what OpenFlow calls it
+        """A document as it was in this version, also when it is deleted. Raises `AccessDenied`."""
+        now = self._documents.get(self._name, id)
+        if now is not None and self._security(now).get("_version") == version and self._may(now, Right.READ):
+            return now
+        history = Collection(self._documents, self._caller, self._name + HISTORY)
+        kept = list(history.readable(compile_filter({"id": {"$eq": id}, "_version": version})))
+        if not kept:
+            raise AccessDenied(f"item {id} not found in {self._name} or Access Denied")
+        item: Document = kept[-1]["item"]
+        return item
+
     def readable(self, wanted: Filter) -> Iterator[Document]:
         """The documents that match and that the caller may read."""
-        return (each for each in self._documents.find(self._name, wanted) if self._may(each, Right.READ))
+        return self._only_readable(self._documents.find(self._name, wanted))
 
     def insert(self, item: Document) -> Document:
         """Insert a document; the id is made where it has none. Raises `Conflict` when the id is taken."""
@@ -89,6 +136,11 @@ class Collection:
         self._check(None, new)
         self._documents.insert(self._name, new)
         return new
+
+    def insert_many(self, items: Sequence[Document]) -> list[Document]:
+        """Insert them all, or none. Raises `InvalidInput` for too many."""
+        check_number(items)
+        return [self.insert(item) for item in self._in_time(items)]
 
     def update_one(self, item: Document) -> Document:
         """Replace a document by its ``_id``; fields that begin with ``_`` stay where ``item`` leaves them out."""
@@ -110,26 +162,36 @@ class Collection:
         """Apply update operators to all that match and that the caller may update: number matched, number changed."""
         check_update(update)
         matched = self._matched(wanted, Right.READ | Right.UPDATE)
-        return len(matched), sum(self._update(old, update) for old in matched)
+        return len(matched), sum(self._update(old, update) for old in self._in_time(matched))
 
     def insert_or_update(self, names: str, item: Document) -> Document:
         """Update the one document that has the same values in the fields ``names`` (``_id`` if empty), or insert.
 
         Raises `InvalidInput` when several have.
         """
-        fields = [name.strip() for name in names.split(",") if name.strip()] or ["_id"]
+        fields = unique_fields(names)
         found: list[Document] = []
         if fields != ["_id"] or item.get("_id"):
-            found = list(self.readable(compile_filter({name: {"$eq": item.get(name)} for name in fields})))
+            same = compile_filter({name: {"$eq": item.get(name)} for name in fields})
+            found = list(islice(self.readable(same), 2))
         if len(found) > 1:
-            raise InvalidInput(f"{len(found)} documents have the same {', '.join(fields)}: none was changed.")
+            raise InvalidInput(f"More than one document has the same {', '.join(fields)}: none was changed.")
         return self.update_one({**item, "_id": found[0]["_id"]}) if found else self.insert(item)
 
+    def insert_or_update_many(self, names: str, items: Sequence[Document]) -> list[Document]:
+        """The same for each of the items, in their order: all, or none. Raises `InvalidInput` for too many."""
+        check_number(items)
+        return [self.insert_or_update(names, item) for item in self._in_time(items)]
+
     def delete_one(self, id: str) -> int:  # noqa: A002 - what OpenFlow calls it
-        """Delete a document: 1, or 0 when there is none that the caller may read."""
+        """Delete a document: 1, as the real server says also when there is none that the caller may read.
+
+        Of files, 0 then.
+        """
+        self._check_history()
         old = self._documents.get(self._name, id)
         if old is None or not self._may(old, Right.READ):
-            return 0
+            return 0 if self._holds_files else 1
         if not self._may(old, Right.DELETE):
             raise AccessDenied(f"Access denied: you may not delete {id} in {self._name}.")
         self._delete(old)
@@ -137,8 +199,9 @@ class Collection:
 
     def delete_many(self, wanted: Filter) -> int:
         """Delete all that match and that the caller may delete; their number."""
+        self._check_history()
         matched = self._matched(wanted, Right.READ | Right.DELETE)
-        for old in matched:
+        for old in self._in_time(matched):
             self._delete(old)
         return len(matched)
 
@@ -152,11 +215,45 @@ class Collection:
     def _holds_files(self) -> bool:
         return self._name.endswith(".files")
 
+    @property
+    def _is_history(self) -> bool:
+        return self._name.endswith(HISTORY)
+
+    def _only_readable(self, documents: Iterator[Document]) -> Iterator[Document]:
+        return (each for each in documents if self._may(each, Right.READ))
+
     def _may(self, document: Document, right: Right) -> bool:
-        return self._caller.may(self._name, document, right)
+        viewers = (self._caller,) if self._view is None else (self._caller, self._view)
+        if not all(viewer.may(self._name, document, right) for viewer in viewers):
+            return False
+        return not self._is_history or all(viewer.is_admin or self._may_now(viewer, document) for viewer in viewers)
+
+    def _may_now(self, viewer: Caller, version: Document) -> bool:
+        """Whether they may read the document of a version as it is now, where it still is."""
+        key = f"{viewer.id} {version.get('id')}"
+        if key not in self._shown_now:
+            collection = self._name.removesuffix(HISTORY)
+            now = self._documents.get(collection, str(version.get("id")))
+            self._shown_now[key] = now is None or viewer.may(collection, now, Right.READ)
+        return self._shown_now[key]
 
     def _matched(self, wanted: Filter, right: Right) -> list[Document]:
-        return [each for each in self._documents.find(self._name, wanted) if self._may(each, right)]
+        found = self._documents.find(self._name, wanted)
+        return [each for each in self._in_time(found) if self._may(each, right)]
+
+    def _in_time(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass them on for as long as a command may write. Raises `InvalidInput`, which undoes it all."""
+        for item in items:
+            if time.monotonic() > self._until:
+                raise InvalidInput(
+                    f"This takes longer than {MAX_HOLD_S} s, in which nobody else could write: do it in smaller parts. "
+                    "Nothing was changed."
+                )
+            yield item
+
+    def _check_history(self) -> None:
+        if self._is_history:
+            raise AccessDenied(f"Access denied: {self._name} is a history, which cannot be changed.")
 
     def _writable(self, id: object) -> Document:  # noqa: A002 - what OpenFlow calls it
         if not isinstance(id, str) or not id:
@@ -184,9 +281,11 @@ class Collection:
     def _delete(self, old: Document) -> None:
         if self._guard is not None:
             self._guard(self._documents, self._caller, old, None)
-        self._documents.delete(self._name, old)
+        by = {"_deleted": Date.now(), "_deletedby": self._caller.name, "_deletedbyid": self._caller.id}
+        self._documents.delete(self._name, old, **by)
 
     def _check(self, old: Document | None, new: Document) -> None:
+        self._check_history()
         owner = self._security(new)
         owner["_type"] = _type(owner.get("_type") or "unknown")
         owner["_acl"] = checked_acl(owner.get("_acl") or owned([], self._caller))
@@ -211,6 +310,36 @@ class Collection:
     def _stamp(self, new: Document) -> None:
         caller = self._caller
         self._security(new).update(_modified=Date.now(), _modifiedby=caller.name, _modifiedbyid=caller.id)
+
+
+def check_number(items: Sequence[Document]) -> None:
+    """Raises `InvalidInput` for more than are taken in one command."""
+    if len(items) > MAX_ITEMS:
+        raise InvalidInput(f"{len(items)} items are too many for one command: send up to {MAX_ITEMS} at a time.")
+
+
+def unique_fields(names: str) -> list[str]:
+    """The fields that tell documents apart, ``_id`` where none are named. Raises `InvalidInput`."""
+    fields = [name.strip() for name in names.split(",") if name.strip()] or ["_id"]
+    for field in fields:
+        if "." in field:
+            raise InvalidInput(f"{field!r} cannot tell documents apart: uniqeness names fields of the document itself.")
+    return fields
+
+
+def _array(documents: Iterable[Document]) -> str:
+    """JSON for a client. Raises `InvalidInput` when it is too long."""
+    texts, size = [], 0
+    for document in documents:
+        texts.append(wire(document))
+        size += len(texts[-1])
+        if size > MAX_RESULT:
+            raise InvalidInput(f"The result is bigger than {MAX_RESULT >> 20} MiB: ask for fewer documents with top.")
+    return f"[{','.join(texts)}]"
+
+
+def _as_it_is(document: Document) -> Document:
+    return document
 
 
 def _merged(old: Document, item: Document) -> Document:

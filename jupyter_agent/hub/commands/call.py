@@ -14,6 +14,7 @@ from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.operations import Collection, Guard
 from jupyter_agent.hub.services import Services
+from jupyter_agent.openflow.rights import Right
 
 T = TypeVar("T")
 
@@ -30,16 +31,35 @@ class Call:
     caller: Caller
     id: str
 
-    async def read(self, collection: str, job: Callable[[Collection], T]) -> T:
-        """Run ``job`` on a collection as this caller sees it."""
-        return await self.services.store.read(lambda documents: job(self._open(documents, collection)))
+    async def read(self, collection: str, job: Callable[[Collection], T], *, queryas: str = "") -> T:
+        """Run ``job`` on a collection as this caller sees it; with ``queryas``, what that user or role sees of it.
+
+        Raises `AccessDenied` when the caller may not read that user or role.
+        """
+
+        def run(documents: Documents) -> T:
+            view = self._other(documents, queryas) if queryas else None
+            return job(self._open(documents, collection, view))
+
+        return await self.services.store.read(run)
 
     async def write(self, collection: str, job: Callable[[Collection], T]) -> T:
         """The same for a job that writes; all of it is on disk when this returns, or nothing is."""
         return await self.services.store.write(lambda documents: job(self._open(documents, collection)))
 
-    def _open(self, documents: Documents, collection: str) -> Collection:
-        return Collection(documents, self.caller, collection, guard=GUARDS.get(collection))
+    def _open(self, documents: Documents, collection: str, view: Caller | None = None) -> Collection:
+        return Collection(documents, self.caller, collection, guard=GUARDS.get(collection), view=view)
+
+    def _other(self, documents: Documents, id: str) -> Caller:  # noqa: A002 - what OpenFlow calls it
+        """A user or a role that the caller may read, as one who reads."""
+        document = documents.get("users", id)
+        if document is None or not self.caller.may("users", document, Right.READ):
+            raise AccessDenied(f"item {id} not found in users or Access Denied")
+        if document["_type"] == "role":
+            return Caller(id, str(document.get("name", "")), "")
+        if (user := users.as_caller(documents, id)) is None:
+            raise AccessDenied(f"item {id} not found in users or Access Denied")
+        return user
 
 
 async def off_loop(text: str, work: Callable[[], T]) -> T:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.callers import Document
 from jupyter_agent.hub.commands.call import Call, Command, off_loop
+from jupyter_agent.hub.data.aggregates import compile_pipeline
 from jupyter_agent.hub.data.documents import parse, parse_object, wire
 from jupyter_agent.hub.data.filters import Filter, compile_filter
 from jupyter_agent.hub.data.results import Order, order_of, projection_of
-from jupyter_agent.hub.operations import Collection, collection_name
+from jupyter_agent.hub.operations import Collection, check_number, collection_name
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 
 
@@ -26,7 +27,7 @@ async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
     def job(collection: Collection) -> str:
         return collection.query(wanted, order=order, skip=request.skip, top=request.top, projection=shown)
 
-    return pb.QueryResponse(results=await call.read(name, job))
+    return pb.QueryResponse(results=await call.read(name, job, queryas=request.queryas))
 
 
 async def count(call: Call, request: pb.CountRequest) -> pb.CountResponse:
@@ -34,7 +35,37 @@ async def count(call: Call, request: pb.CountRequest) -> pb.CountResponse:
     name = collection_name(request.collectionname)
     _refuse_extras(request)
     wanted = await off_loop(request.query, lambda: _filter(request.query))
-    return pb.CountResponse(result=await call.read(name, lambda collection: collection.count(wanted)))
+    result = await call.read(name, lambda collection: collection.count(wanted), queryas=request.queryas)
+    return pb.CountResponse(result=result)
+
+
+async def aggregate(call: Call, request: pb.AggregateRequest) -> pb.AggregateResponse:
+    """Let documents pass through the stages of a pipeline. A ``hint`` is not needed: indexes are found."""
+    name = collection_name(request.collectionname)
+    _refuse_extras(request)
+    text = request.aggregates
+    pipeline = await off_loop(text, lambda: compile_pipeline(parse(text, "aggregates")))
+    results = await call.read(name, lambda collection: collection.aggregate(pipeline), queryas=request.queryas)
+    return pb.AggregateResponse(results=results)
+
+
+async def distinct(call: Call, request: pb.DistinctRequest) -> pb.DistinctResponse:
+    """Find the different values of a field."""
+    name = collection_name(request.collectionname)
+    _refuse_extras(request)
+    if parse_object(request.options, "options"):
+        raise InvalidInput("The options of distinct are not offered by this hub.")
+    wanted = await off_loop(request.query, lambda: _filter(request.query))
+    field, queryas = request.field, request.queryas
+    results = await call.read(name, lambda collection: collection.distinct(field, wanted), queryas=queryas)
+    return pb.DistinctResponse(results=results)
+
+
+async def get_document_version(call: Call, request: pb.GetDocumentVersionRequest) -> pb.GetDocumentVersionResponse:
+    """Read a document as it was. Nothing is encrypted here, so ``decrypt`` changes nothing."""
+    name = collection_name(request.collectionname)
+    result = await call.read(name, lambda collection: wire(collection.version(request.id, request.version)))
+    return pb.GetDocumentVersionResponse(result=result)
 
 
 async def insert_one(call: Call, request: pb.InsertOneRequest) -> pb.InsertOneResponse:
@@ -45,12 +76,8 @@ async def insert_one(call: Call, request: pb.InsertOneRequest) -> pb.InsertOneRe
 
 async def insert_many(call: Call, request: pb.InsertManyRequest) -> pb.InsertManyResponse:
     """Insert documents: all of them, or none."""
-    items = await off_loop(request.items, lambda: parse(request.items, "items", names=True))
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InvalidInput("The items must be a JSON array of objects.")
-    documents = await _insert(call, request.collectionname, items)
-    text = "[]" if request.skipresults else await off_loop(request.items, lambda: wire(documents))
-    return pb.InsertManyResponse(results=text)
+    documents = await _insert(call, request.collectionname, await _items(request.items))
+    return pb.InsertManyResponse(results=await _results(request, documents))
 
 
 async def update_one(call: Call, request: pb.UpdateOneRequest) -> pb.UpdateOneResponse:
@@ -89,8 +116,22 @@ async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest)
     return pb.InsertOrUpdateOneResponse(result=await off_loop(request.item, lambda: wire(document)))
 
 
+async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyRequest) -> pb.InsertOrUpdateManyResponse:
+    """The same for many: all of them, or none."""
+    name = collection_name(request.collectionname)
+    items = await _items(request.items)
+    passwords = [await _password(call, name, item) for item in items]
+
+    def job(collection: Collection) -> list[Document]:
+        written = collection.insert_or_update_many(request.uniqeness, items)
+        return [collection.with_password(*pair) for pair in zip(written, passwords, strict=True)]
+
+    documents = await call.write(name, job)
+    return pb.InsertOrUpdateManyResponse(results=await _results(request, documents))
+
+
 async def delete_one(call: Call, request: pb.DeleteOneRequest) -> pb.DeleteOneResponse:
-    """Delete a document by its id."""
+    """Delete a document by its id. ``recursive`` is about customers and what is theirs, which a hub has not."""
     name = collection_name(request.collectionname)
     deleted = await call.write(name, lambda collection: collection.delete_one(request.id))
     return pb.DeleteOneResponse(affectedrows=deleted)
@@ -111,8 +152,8 @@ async def _insert(call: Call, collection: str, items: list[Document]) -> list[Do
     passwords = [await _password(call, name, item) for item in items]
 
     def job(opened: Collection) -> list[Document]:
-        pairs = zip(items, passwords, strict=True)
-        return [opened.with_password(opened.insert(item), password) for item, password in pairs]
+        pairs = zip(opened.insert_many(items), passwords, strict=True)
+        return [opened.with_password(*pair) for pair in pairs]
 
     return await call.write(name, job)
 
@@ -121,6 +162,18 @@ async def _item(text: str) -> Document:
     if not text.strip():
         raise InvalidInput("The item is missing.")
     return await off_loop(text, lambda: parse_object(text, "item", names=True))
+
+
+async def _items(text: str) -> list[Document]:
+    items = await off_loop(text, lambda: parse(text, "items", names=True))
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidInput("The items must be a JSON array of objects.")
+    check_number(items)
+    return items
+
+
+async def _results(request: pb.InsertManyRequest | pb.InsertOrUpdateManyRequest, documents: list[Document]) -> str:
+    return "[]" if request.skipresults else await off_loop(request.items, lambda: wire(documents))
 
 
 async def _password(call: Call, collection: str, item: Document) -> str | None:
@@ -139,20 +192,23 @@ def _order(text: str) -> Order:
     return order_of(parse(text, "orderby") if text.lstrip().startswith(("{", '"')) else text.strip())
 
 
-def _refuse_extras(request: pb.QueryRequest | pb.CountRequest) -> None:
-    for name in ("queryas", "explain"):
-        if getattr(request, name):
-            raise InvalidInput(f"{name} is not offered by this hub.")
+def _refuse_extras(request: pb.QueryRequest | pb.CountRequest | pb.AggregateRequest | pb.DistinctRequest) -> None:
+    if request.explain:
+        raise InvalidInput("explain is not offered by this hub.")
 
 
 COMMANDS: dict[str, Command] = {
     "query": query,
     "count": count,
+    "aggregate": aggregate,
+    "distinct": distinct,
+    "getdocumentversion": get_document_version,
     "insertone": insert_one,
     "insertmany": insert_many,
     "updateone": update_one,
     "updatedocument": update_document,
     "insertorupdateone": insert_or_update_one,
+    "insertorupdatemany": insert_or_update_many,
     "deleteone": delete_one,
     "deletemany": delete_many,
 }

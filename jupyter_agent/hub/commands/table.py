@@ -8,7 +8,7 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands take
 
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Caller
-from jupyter_agent.hub.commands import custom, documents, files, messaging, refused
+from jupyter_agent.hub.commands import collections, custom, documents, files, messaging, refused
 from jupyter_agent.hub.commands.call import Call, Command
 from jupyter_agent.hub.commands.signin import caller_of, sign_in
 from jupyter_agent.hub.network.connection import Connection
@@ -46,6 +46,7 @@ def _check_unlocked(caller: Caller, command: str, request: Message) -> None:
 
 COMMANDS: dict[str, Command] = {
     **documents.COMMANDS,
+    **collections.COMMANDS,
     **files.COMMANDS,
     **messaging.COMMANDS,
     **custom.COMMANDS,

@@ -20,11 +20,15 @@ from jupyter_agent.hub.data.documents import Date, new_id, restored, stored
 from jupyter_agent.hub.data.filters import Filter
 from jupyter_agent.hub.data.indexes import ID, Index, holds_list, kind_at, sorting
 from jupyter_agent.hub.data.results import Order
-from jupyter_agent.hub.data.tables import HISTORY, WITHOUT_HISTORY, Shape, create, keep_history_in_collections
+from jupyter_agent.hub.data.tables import HISTORY, Shape, create, keep_history_in_collections
 
 T = TypeVar("T")
 Document = dict[str, Any]
 Operation = Literal["insert", "replace", "update", "delete"]
+
+WITHOUT_HISTORY = frozenset({
+    "audit", "oauthtokens", "openrpa_instances", "workflow_instances", "workitems", "mailhist", "fs.files",
+})  # fmt: skip
 
 FEW = 1000
 """Documents that are sorted rather than read in the order of an index, which may pass many others by."""

@@ -20,10 +20,6 @@ from jupyter_agent.hub.data.results import ASCENDING
 HISTORY = "_hist"
 """What the name of a collection's history ends with."""
 
-WITHOUT_HISTORY = frozenset({
-    "audit", "oauthtokens", "openrpa_instances", "workflow_instances", "workitems", "mailhist", "fs.files",
-})  # fmt: skip
-
 TABLE = "CREATE TABLE IF NOT EXISTS c{number} (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, doc TEXT)"
 
 POOR = "1000000 100000"
