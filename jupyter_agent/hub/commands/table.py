@@ -8,7 +8,7 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands take
 
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Caller
-from jupyter_agent.hub.commands import collections, custom, documents, files, messaging, refused
+from jupyter_agent.hub.commands import collections, custom, documents, files, messaging, refused, workitems
 from jupyter_agent.hub.commands.call import Call, Command
 from jupyter_agent.hub.commands.signin import caller_of, sign_in
 from jupyter_agent.hub.network.connection import Connection
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     **collections.COMMANDS,
     **files.COMMANDS,
     **messaging.COMMANDS,
+    **workitems.COMMANDS,
     **custom.COMMANDS,
     **refused.COMMANDS,
 }

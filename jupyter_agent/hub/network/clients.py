@@ -34,6 +34,8 @@ class Timing:
     sign_in_s: float = 120
     refresh_s: float = 60
     """A token with less left than this is renewed."""
+    hints_s: float = 10
+    """Between two rounds of hints about work items that are due."""
 
 
 class Clients:

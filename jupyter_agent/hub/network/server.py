@@ -23,6 +23,7 @@ from jupyter_agent import __version__
 from jupyter_agent.errors import Conflict
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
+from jupyter_agent.hub.hints import Hints
 from jupyter_agent.hub.network.clients import Clients, Timing
 from jupyter_agent.hub.network.rates import Rates
 from jupyter_agent.hub.network.routes import ADDRESS, Front, Probe, Unknown
@@ -134,12 +135,15 @@ class Server:
             raise RuntimeError("listen first")
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._services.watches.run())
+            hints = Hints(self._store, self._services.queues)
+            hinting = tasks.create_task(hints.run(self.timing.hints_s))
             clients = tasks.create_task(self._clients.run(until))
             await until.wait()
             self._http.stop()  # nobody new
             await self._http.close_all_connections()
             await clients
             watching.cancel()
+            hinting.cancel()
 
     def _compose(self) -> Services:
         return Services(
