@@ -95,9 +95,11 @@ async def serve(home: Home, options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     async with Server(home.hub) as server:
         owner = await owner_of(home, server.users)
-        listen(home, server, options.port)
-        started = psutil.Process().create_time()
-        write_private(home.hub / "hub.json", json.dumps({"apiurl": server.url, "pid": os.getpid(), "started": started}))
+        await listen(home, server, options.port)
+        about = {"apiurl": server.url, "pid": os.getpid(), "started": psutil.Process().create_time()}
+        if server.grpc_url:
+            about["grpcapiurl"] = server.grpc_url
+        write_private(home.hub / "hub.json", json.dumps(about))
         announce(home, server.url, owner, as_json=options.json)
         async with asyncio.TaskGroup() as tasks:
             idle = tasks.create_task(end_when_idle(server, options.exit_when_idle, ending))
@@ -105,23 +107,27 @@ async def serve(home: Home, options: argparse.Namespace) -> None:
             idle.cancel()
 
 
-def listen(home: Home, server: Server, port: int | None) -> None:
-    """Take the port that was asked for; else the one of last time, or any where that is taken now."""
-    if port is not None:
-        if not 0 <= port < 1 << 16:
-            raise InvalidInput(f"{port} is no port: a port is a number from 1 to 65535, or 0 for any.")
+async def listen(home: Home, server: Server, port: int | None) -> None:
+    """Take the port that was asked for; else the one of last time, or any where that is taken now. So for gRPC."""
+    if port is None:
+        try:
+            server.listen(last_port(home, "apiurl"))
+        except Conflict:
+            server.listen()
+    elif 0 <= port < 1 << 16:
         server.listen(port)
-        return
+    else:
+        raise InvalidInput(f"{port} is no port: a port is a number from 1 to 65535, or 0 for any.")
     try:
-        server.listen(last_port(home))
+        await server.listen_grpc(last_port(home, "grpcapiurl"))
     except Conflict:
-        server.listen()
+        await server.listen_grpc()
 
 
-def last_port(home: Home) -> int:
-    """The port that the hub of this home had, 0 when it had none."""
+def last_port(home: Home, name: str) -> int:
+    """The port in the address of this name that the hub of this home had, 0 when it had none."""
     try:
-        return urlsplit(str((read_json(home.hub / "hub.json") or {}).get("apiurl", ""))).port or 0
+        return urlsplit(str((read_json(home.hub / "hub.json") or {}).get(name, ""))).port or 0
     except (ValueError, InvalidInput):
         return 0
 

@@ -24,7 +24,9 @@ from jupyter_agent.errors import Conflict
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
 from jupyter_agent.hub.hints import Hints
+from jupyter_agent.hub.network import grpc_port
 from jupyter_agent.hub.network.clients import Clients, Timing
+from jupyter_agent.hub.network.grpc_port import GrpcPort
 from jupyter_agent.hub.network.rates import Rates
 from jupyter_agent.hub.network.routes import ADDRESS, Front, Probe, Unknown
 from jupyter_agent.hub.network.websocket import Socket
@@ -68,6 +70,7 @@ class Server:
         self._http: _Http | None = None
         self._clients: Clients | None = None
         self._left_s = time.monotonic()
+        self._grpc: GrpcPort | None = None
         self.port = 0
 
     @property
@@ -126,8 +129,23 @@ class Server:
             idle_connection_timeout=HEADERS_S,
             body_timeout=BODY_S,
         )
-        self._http.is_full = lambda sockets: sockets + len(clients) >= self._capacity + SPARE
+        self._http.is_full = self._is_full
         self._http.add_sockets(sockets)
+
+    async def listen_grpc(self, port: int = 0) -> None:
+        """Take a port for gRPC, too, where grpcio is installed. Raises `Conflict` when it is taken."""
+        if self._clients is None:
+            raise RuntimeError("listen first")
+        if not grpc_port.is_offered():
+            LOG.debug("gRPC is not offered: grpcio is not installed")
+            return
+        self._grpc = GrpcPort(self._clients, is_full=self._is_full)
+        await self._grpc.listen(port)
+
+    @property
+    def grpc_url(self) -> str:
+        """What clients of gRPC connect to, empty where it is not offered."""
+        return f"grpc://{ADDRESS}:{self._grpc.port}" if self._grpc is not None and self._grpc.port else ""
 
     async def serve(self, until: asyncio.Event) -> None:
         """Serve clients until told to end, then say goodbye to them."""
@@ -142,8 +160,13 @@ class Server:
             self._http.stop()  # nobody new
             await self._http.close_all_connections()
             await clients
+            if self._grpc is not None:
+                await self._grpc.close()
             watching.cancel()
             hinting.cancel()
+
+    def _is_full(self, sockets: int) -> bool:
+        return sockets + len(self._services.connections) >= self._capacity + SPARE
 
     def _compose(self) -> Services:
         return Services(
