@@ -1,50 +1,150 @@
 """Watches: who is told of which changes.
 
 A watch is a collection and JSONPath expressions on ``{"a": <document>}``; no expression means every document. Watchers
-are told after the commit, in the order of the commits, what they may read at that moment.
+are told after the commit, in the order of the commits, what they may read at that moment. As in OpenFlow, the document
+of a deletion comes from the history: a collection that keeps none tells of no deletion.
+
+Watches with the same paths are one question to a change, and questions that ask for a ``_type`` are put to changes of
+that type alone. What takes longer the bigger a document is has a lane of its own, so that it delays nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-import jsonpath
 import orjson
 
 from jupyter_agent.errors import AgentError, InvalidInput
+from jupyter_agent.hub.callers import Document, security
 from jupyter_agent.hub.data.documents import new_id, wire
-from jupyter_agent.hub.data.store import Change, Store
+from jupyter_agent.hub.data.store import WITHOUT_HISTORY, Change, Store
 from jupyter_agent.hub.network.connection import Connection
+from jupyter_agent.hub.paths import EVERYTHING, Wanted, compile_paths
 from jupyter_agent.hub.users import Users
 from jupyter_agent.openflow.proto.openiap_pb2 import WatchEvent
 from jupyter_agent.openflow.rights import Right
 
 LOG = logging.getLogger(__name__)
 
-MAX_PATHS = 50
-MAX_PATH = 1000
-"""Characters of one expression."""
-
 MAX_WATCHES = 1000
 """Of one connection."""
 
-QUOTED = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""", re.DOTALL)
+MAX_BEHIND = 50_000
+MAX_BEHIND_BYTES = 256 << 20
+"""News that may wait in a lane. A watcher that would miss one is disconnected: it reads anew when it is back."""
+
+TRY_AGAIN = 1013
+BATCH = 100
+"""Changes that are prepared at once."""
+
+TURN = 50
+TURN_BYTES = 8 << 20
+"""Events, and bytes of them, that are sent before others get their turn in the event loop."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watch:
-    """One watch of one connection."""
+    """One watch of one connection; ``user`` is whose rights count, ``None`` for whoever is signed in on it.
+
+    It is told of changes whose number is higher than ``since``.
+    """
 
     id: str
     connection: Connection
+    user: str | None
+    since: int
+    question: Question
+
+
+@dataclass(eq=False)
+class Question:
+    """What watches of a collection with the same paths want to know."""
+
     collection: str
-    paths: tuple[jsonpath.CompoundJSONPath | jsonpath.JSONPath, ...]
+    paths: tuple[str, ...]
+    wanted: Wanted
+    watches: dict[str, Watch] = field(default_factory=dict)
+
+
+class _Questions:
+    """The questions about one collection, found by the ``_type`` that they ask for."""
+
+    def __init__(self) -> None:
+        self._by_paths: dict[tuple[str, ...], Question] = {}
+        self._by_type: dict[str | None, dict[tuple[str, ...], Question]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_paths)
+
+    def get(self, paths: tuple[str, ...]) -> Question | None:
+        """The question with these paths."""
+        return self._by_paths.get(paths)
+
+    def add(self, question: Question) -> None:
+        """A new question."""
+        self._by_paths[question.paths] = question
+        for each in _types(question):
+            self._by_type.setdefault(each, {})[question.paths] = question
+
+    def remove(self, question: Question) -> None:
+        """Nobody asks it any more."""
+        del self._by_paths[question.paths]
+        for each in _types(question):
+            del self._by_type[each][question.paths]
+            if not self._by_type[each]:
+                del self._by_type[each]
+
+    def about(self, type_: object) -> Iterator[Question]:
+        """Those that a document of this ``_type`` may answer."""
+        yield from self._by_type.get(None, {}).values()
+        if isinstance(type_, str):
+            yield from self._by_type.get(type_, {}).values()
+
+
+@dataclass(frozen=True, eq=False)
+class _News:
+    """A change as watchers are told of it; ``guarded`` is the part of the document that says who may read it."""
+
+    number: int
+    change: str
+    collection: str
+    guarded: Document
+    text: str
+    questions: tuple[Question, ...]
+
+
+class _Lane:
+    """News on their way to watchers, in order."""
+
+    def __init__(self) -> None:
+        self._news: asyncio.Queue[_News] = asyncio.Queue()
+        self._bytes = 0
+
+    def put(self, news: _News) -> None:
+        """Let it wait."""
+        self._news.put_nowait(news)
+        self._bytes += len(news.text)
+
+    async def get(self) -> _News:
+        """The next one."""
+        news = await self._news.get()
+        self._bytes -= len(news.text)
+        return news
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether too much waits."""
+        return self._news.qsize() > MAX_BEHIND or self._bytes > MAX_BEHIND_BYTES
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        while not self._news.empty():
+            self._news.get_nowait()
+        self._bytes = 0
 
 
 class Watches:
@@ -52,113 +152,178 @@ class Watches:
 
     def __init__(self, store: Store, users: Users) -> None:
         self._users = users
-        self._watches: dict[str, list[Watch]] = {}
-        self._changes: asyncio.Queue[Change] = asyncio.Queue()
+        self._collections: dict[str, _Questions] = {}
+        self._of: dict[Connection, dict[str, Watch]] = {}
+        self._changes: asyncio.Queue[tuple[int, Change]] = asyncio.Queue()
+        self._last = 0
+        """The number of the newest change."""
+        self._quick, self._slow = _Lane(), _Lane()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watches")
+        self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="slow-watches")
         store.follow(self._follow)
 
-    def add(self, connection: Connection, collection: str, paths: Sequence[str]) -> str:
+    def add(self, connection: Connection, collection: str, paths: Sequence[str], *, user: str | None = None) -> str:
         """The new watch's id. Raises `InvalidInput` for an expression that cannot be understood."""
-        if sum(watch.connection is connection for each in self._watches.values() for watch in each) >= MAX_WATCHES:
+        mine = self._of.get(connection, {})
+        if len(mine) >= MAX_WATCHES:
             raise InvalidInput(f"A connection can have {MAX_WATCHES} watches.")
-        watch = Watch(new_id(), connection, collection, compile_paths(paths))
-        self._watches.setdefault(collection, []).append(watch)
+        question = self._question(collection, tuple(paths))
+        watch = Watch(new_id(), connection, user, self._last, question)
+        question.watches[watch.id] = watch
+        self._of.setdefault(connection, mine)[watch.id] = watch
         return watch.id
 
     def remove(self, connection: Connection, id: str | None = None) -> None:  # noqa: A002 - what OpenFlow calls it
         """Forget one watch of a connection, or all of them."""
-        for collection, watches in list(self._watches.items()):
-            kept = [each for each in watches if each.connection is not connection or id not in (None, each.id)]
-            self._watches[collection] = kept
-            if not kept:
-                del self._watches[collection]
+        mine = self._of.get(connection, {})
+        for each in list(mine) if id is None else [id]:
+            if (watch := mine.pop(each, None)) is not None:
+                self._forget(watch)
+        if not mine:
+            self._of.pop(connection, None)
 
     async def run(self) -> None:
         """Tell watchers of changes, for ever."""
-        loop = asyncio.get_running_loop()
         try:
-            while True:
-                batch = [await self._changes.get()]
-                while not self._changes.empty():
-                    batch.append(self._changes.get_nowait())
-                work = [(change, tuple(self._watches.get(change.collection, ()))) for change in batch]
-                try:
-                    for change, text, watches in await loop.run_in_executor(self._thread, _matches, work):
-                        await self._tell(change, text, watches)
-                except Exception:  # one odd document must not silence all watches for ever
-                    LOG.exception("watchers could not be told of %d changes", len(batch))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._prepare())
+                tasks.create_task(self._serve_quick())
+                tasks.create_task(self._serve_slow())
         finally:
             self._thread.shutdown(wait=False)
+            self._slow_thread.shutdown(wait=False)
+
+    def _question(self, collection: str, paths: tuple[str, ...]) -> Question:
+        questions = self._collections.get(collection)
+        known = questions.get(paths) if questions is not None else None
+        if known is not None:
+            return known
+        made = Question(collection, paths, compile_paths(paths))
+        self._collections.setdefault(collection, _Questions()).add(made)
+        return made
+
+    def _forget(self, watch: Watch) -> None:
+        question = watch.question
+        del question.watches[watch.id]
+        if not question.watches:
+            questions = self._collections[question.collection]
+            questions.remove(question)
+            if not questions:
+                del self._collections[question.collection]
 
     def _follow(self, changes: list[Change]) -> None:
         for change in changes:
-            if change.collection in self._watches:
-                self._changes.put_nowait(change)
+            self._last += 1
+            if any(self._asked(change)) and not (change.operation == "delete" and not _has_history(change.collection)):
+                self._changes.put_nowait((self._last, change))
 
-    async def _tell(self, change: Change, text: str, watches: list[Watch]) -> None:
-        for watch in watches:
-            if await self._may_know(watch, change):
-                event = WatchEvent(id=watch.id, operation=change.operation, document=text)
-                watch.connection.push("watchevent", event)
+    def _asked(self, change: Change) -> Iterable[Question]:
+        questions = self._collections.get(change.collection)
+        return questions.about(change.document.get("_type")) if questions is not None else ()
 
-    async def _may_know(self, watch: Watch, change: Change) -> bool:
-        if watch.connection.user is None:
-            return False
+    async def _prepare(self) -> None:
+        """Turn changes into news, at the pace at which they are written."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._changes.get()]
+            while not self._changes.empty() and len(batch) < BATCH:
+                batch.append(self._changes.get_nowait())
+            work = [(number, change, tuple(self._asked(change))) for number, change in batch]
+            try:
+                found = await loop.run_in_executor(self._thread, _news, work)
+            except Exception:  # one odd document must not silence all watches for ever
+                LOG.exception("watchers could not be told of %d changes", len(batch))
+                continue
+            for quick, slow in found:
+                self._put(self._quick, quick)
+                self._put(self._slow, slow)
+
+    def _put(self, lane: _Lane, news: _News) -> None:
+        if news.questions:
+            lane.put(news)
+        if lane.is_too_long:  # whoever would miss one is sent away
+            lane.clear()
+            for connection, watches in self._of.items():
+                if any(watch.question.wanted.is_quick == (lane is self._quick) for watch in watches.values()):
+                    LOG.warning("%r is closed: its watches are too far behind", connection)
+                    connection.close(TRY_AGAIN, "too slow")
+
+    async def _serve_quick(self) -> None:
+        while True:
+            await self._try_to_tell(await self._quick.get())
+
+    async def _serve_slow(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            news = await self._slow.get()
+            try:
+                answered = await loop.run_in_executor(self._slow_thread, _answered, news)
+            except Exception:
+                LOG.exception("watchers could not be told of a change in %s", news.collection)
+                continue
+            await self._try_to_tell(answered)
+
+    async def _try_to_tell(self, news: _News) -> None:
         try:
-            caller = await self._users.caller(watch.connection.user)
+            await self._tell(news)
+        except Exception:
+            LOG.exception("watchers could not be told of a change in %s", news.collection)
+
+    async def _tell(self, news: _News) -> None:
+        may_know: dict[str | None, bool] = {None: False}
+        sent = sent_bytes = 0
+        for watch in [each for question in news.questions for each in question.watches.values()]:
+            if watch.since >= news.number:
+                continue
+            user = watch.user or watch.connection.user
+            if user not in may_know:
+                may_know[user] = await self._may_know(user or "", news)
+            if not may_know[user]:
+                continue
+            event = WatchEvent(id=watch.id, operation=news.change, document=news.text)
+            watch.connection.push("watchevent", event)
+            sent, sent_bytes = sent + 1, sent_bytes + len(news.text)
+            if sent >= TURN or sent_bytes >= TURN_BYTES:
+                sent = sent_bytes = 0
+                await asyncio.sleep(0)
+
+    async def _may_know(self, user: str, news: _News) -> bool:
+        try:
+            caller = await self._users.caller(user)
         except AgentError:
             return False
-        return caller.may(change.collection, change.document, Right.READ)
+        return caller.may(news.collection, news.guarded, Right.READ)
 
 
-def compile_paths(paths: Sequence[str]) -> tuple[jsonpath.CompoundJSONPath | jsonpath.JSONPath, ...]:
-    """Raises `InvalidInput` for what is no JSONPath expression."""
-    if len(paths) > MAX_PATHS:
-        raise InvalidInput(f"A watch can have {MAX_PATHS} paths, not {len(paths)}.")
-    return tuple(_compiled(path) for path in paths)
+def _has_history(collection: str) -> bool:
+    return collection not in WITHOUT_HISTORY and not collection.endswith(".files")
 
 
-def _compiled(path: str) -> jsonpath.CompoundJSONPath | jsonpath.JSONPath:
-    if len(path) > MAX_PATH:
-        raise InvalidInput(f"A path of a watch can have {MAX_PATH} characters, not {len(path)}.")
-    try:
-        return ENVIRONMENT.compile(_standard(path))
-    except (jsonpath.JSONPathError, RecursionError, ValueError) as error:
-        raise InvalidInput(f"The path {path!r} of the watch cannot be understood.") from error
+def _types(question: Question) -> Iterable[str | None]:
+    return (None,) if question.wanted.types is None else question.wanted.types
 
 
-def _standard(path: str) -> str:
-    """OpenFlow's form of JSONPath as RFC 9535 has it: ``$.[?()]`` is ``$[?()]``, ``===`` is ``==``."""
-    parts = QUOTED.split(path)
-    for index in range(0, len(parts), 2):  # those between the quoted ones
-        if "=~" in parts[index]:
-            raise InvalidInput("The operator =~ in the path of a watch is not offered by this hub.")
-        parts[index] = re.sub(r"(?<!\.)\.\[", "[", parts[index]).replace("===", "==").replace("!==", "!=")
-    return "".join(parts)
-
-
-def _environment() -> jsonpath.JSONPathEnvironment:
-    environment = jsonpath.JSONPathEnvironment()
-    for name in ("match", "search"):  # they would run a client's regular expressions
-        environment.function_extensions.pop(name, None)
-    return environment
-
-
-ENVIRONMENT = _environment()
-
-
-def _matches(work: list[tuple[Change, tuple[Watch, ...]]]) -> list[tuple[Change, str, list[Watch]]]:
-    """In a thread: each change with its document as JSON text and those of its watches that it matches."""
+def _news(work: list[tuple[int, Change, tuple[Question, ...]]]) -> list[tuple[_News, _News]]:
+    """In a thread: each change as news for the quick questions that it answers, and for all slow ones."""
     found = []
-    for change, watches in work:
+    for number, change, questions in work:
         text = wire(change.document)
-        subject: dict[str, Any] = {"a": orjson.loads(text)}
-        found.append((change, text, [watch for watch in watches if _is_met(watch, subject)]))
+        guarded = _guarded(change)
+        quick = _News(number, change.operation, change.collection, guarded, text,
+                      tuple(each for each in questions if each.wanted.is_quick))  # fmt: skip
+        slow = replace(quick, questions=tuple(each for each in questions if not each.wanted.is_quick))
+        found.append((_answered(quick), slow))
     return found
 
 
-def _is_met(watch: Watch, subject: dict[str, Any]) -> bool:
-    try:
-        return not watch.paths or any(path.match(subject) is not None for path in watch.paths)
-    except (jsonpath.JSONPathError, RecursionError):  # such as too deep for it
-        return False
+def _answered(news: _News) -> _News:
+    """In a thread: news for those questions alone that they answer."""
+    if all(each.wanted is EVERYTHING for each in news.questions):
+        return news
+    document = orjson.loads(news.text)
+    return replace(news, questions=tuple(each for each in news.questions if each.wanted.matches(document)))
+
+
+def _guarded(change: Change) -> Document:
+    acl = security(change.collection, change.document).get("_acl")
+    return {"metadata": {"_acl": acl}} if change.collection.endswith(".files") else {"_acl": acl}

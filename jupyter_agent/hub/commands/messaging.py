@@ -28,7 +28,8 @@ Owner = tuple[str, Document]
 async def watch(call: Call, request: pb.WatchRequest) -> pb.WatchResponse:
     """Tell this connection of the changes in a collection."""
     name = collection_name(request.collectionname)
-    return pb.WatchResponse(id=call.services.watches.add(call.connection, name, list(request.paths)))
+    watches, user = call.services.watches, _other_user(call)
+    return pb.WatchResponse(id=watches.add(call.connection, name, list(request.paths), user=user))
 
 
 async def unwatch(call: Call, request: pb.UnWatchRequest) -> pb.UnWatchResponse:
@@ -82,6 +83,11 @@ async def queue_message(call: Call, request: pb.QueueMessageRequest) -> pb.Queue
         may_consume=lambda connection: connection.id in allowed,
     )
     return pb.QueueMessageResponse(queuename=name, correlationId=request.correlationId, replyto=reply_to)
+
+
+def _other_user(call: Call) -> str | None:
+    """Whose request it is, where a token of its own made it another's than the connection's."""
+    return call.caller.id if call.caller.id != call.connection.user else None
 
 
 def owner_of(documents: Documents, name: str) -> Owner | None:
