@@ -21,23 +21,22 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands carr
 from jupyter_agent.errors import (
     AgentError,
     ConnectionLost,
-    Failed,
     ProtocolError,
     ServerRefused,
     SignInFailed,
     TimedOut,
     Unavailable,
 )
-from jupyter_agent.openflow import files
 from jupyter_agent.openflow.address import address
 from jupyter_agent.openflow.calls import Calls, without_token
 from jupyter_agent.openflow.commands import Commands, UpdateResult
 from jupyter_agent.openflow.connection import Connection, KeepAlive
 from jupyter_agent.openflow.pace import Lane, in_lane
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import decode_json, encode_json
+from jupyter_agent.openflow.protocol import decode_json, encode_json, new_id
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
+from jupyter_agent.openflow.transfers import Label, Progress, TransferLost, Transfers
 from jupyter_agent.openflow.transport import CLOSE_S, open_transport
 from jupyter_agent.openflow.workitems import Workitem, WorkitemFile, WorkitemQueue
 
@@ -50,6 +49,7 @@ __all__ = [
     "Queue",
     "QueueEvent",
     "Role",
+    "TransferLost",
     "UpdateResult",
     "User",
     "Watch",
@@ -58,6 +58,7 @@ __all__ = [
     "WorkitemFile",
     "WorkitemQueue",
     "in_lane",
+    "new_id",
 ]
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,6 @@ GRACE_S = 5.0
 
 STEADY_S = 10.0
 """A connection that lived this long was a good one: the next attempt is made at once."""
-
-STORED_PER_S = 1 << 20
-"""Bytes; the slowest that a server may be in storing an upload that it has received."""
 
 ECHO = {"command": "echo"}
 MISSED = 2
@@ -148,6 +146,7 @@ class Client(Commands):
         self._tasks = asyncio.TaskGroup()
         self._subscriptions = Subscriptions(connection=self._live, tasks=self._tasks)
         self._calls = Calls()
+        self._transfers = Transfers(commands=self, connection=self._live, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
         state = f"connected as {self.user.username}" if self.is_connected and self.user else "not connected"
@@ -393,67 +392,44 @@ class Client(Commands):
         filename: str | None = None,
         mimetype: str = "",
         metadata: dict[str, Any] | None = None,
+        upload_id: str = "",
+        jwt: str = "",
     ) -> str:
         """Store a file; returns its id in ``fs.files``. One part of it is in memory at a time.
 
-        Raises `InvalidInput` when there is no such file and `Failed` when it cannot be read to its end.
+        Its ``sha256``, ``length`` and ``uploadid`` go into its metadata. When the connection ends on the way
+        (`TransferLost`) it is not known whether it was stored: call this again with the ``upload_id`` of the error, or
+        with one chosen before (`new_id`), and what was stored is found by that and by its hash, not stored twice.
+        Raises `InvalidInput` when there is no such file, `Failed` when it cannot be read to its end or changes on the
+        way.
         """
-        file, size = await asyncio.to_thread(files.open_to_send, path)
-        try:
-            request = pb.UploadRequest(
-                filename=(filename or path.name).encode(errors="replace").decode(),  # a name need not be UTF-8
-                mimetype=mimetype or "application/octet-stream",
-                metadata=encode_json(metadata) if metadata else "",
-            )
-            patience_s = self.timeout_s + size / STORED_PER_S
-            connection = await self._live()
-            reply = await connection.upload(request, lambda: files.parts_of(file, path), patience_s=patience_s)
-        finally:
-            await asyncio.to_thread(file.close)
-        if not reply.id:
-            raise ProtocolError("OpenFlow stored a file and did not say under which id.")
-        return reply.id
+        label = Label(filename or path.name, mimetype, metadata or {})
+        return await self._transfers.upload(path, label, upload_id=upload_id, jwt=jwt)
 
     async def download(
         self,
         id: str,  # noqa: A002 - the field's name
         folder: Path,
         *,
+        collection: str = "",
+        resume: bool = False,
         jwt: str = "",
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
     ) -> Path:
         """Bring a file into ``folder`` under the base name it has on the server; returns its path.
 
         It arrives under a temporary name, one part in memory at a time, and gets its own when it is whole, which is
-        checked by the length in ``fs.files`` where that may be read. ``progress`` gets the bytes done and that
-        length. Raises `Failed` when it is not whole or cannot be written; nothing is left then.
+        checked by the length and sha256 in its document where that may be read. ``progress`` gets the bytes done and
+        that length. ``collection`` is ``fs.files`` unless given. Raises `Failed` when it is not whole or cannot be
+        written; nothing is left then.
+
+        With ``resume``, what has arrived is kept when the connection ends (`TransferLost`) or this is cancelled, and
+        the same call again goes on from there: it is sent from the beginning, as the protocol has it, but what is on
+        the disk already is compared, not written.
         """
-        expected = await self._length(id, jwt)
-        arrival = await asyncio.to_thread(files.Arrival, folder)
-
-        async def take(data: bytes) -> None:
-            await asyncio.to_thread(arrival.write, data)
-            if progress is not None:
-                progress(arrival.size, expected)
-
-        try:
-            connection = await self._live()
-            reply = await connection.download(pb.DownloadRequest(id=id), take, jwt=jwt)
-            if expected is not None and arrival.size != expected:
-                raise Failed(f"The file {id} is {expected} bytes long but {arrival.size} arrived: try again.")
-            name = files.base_name(reply.filename, fallback=files.base_name(id, "download"))
-            return await asyncio.to_thread(arrival.land, name)
-        finally:
-            await asyncio.to_thread(arrival.discard)
-
-    async def _length(self, id: str, jwt: str) -> int | None:  # noqa: A002 - the field's name
-        """The length of a file; ``None`` when it may not be read: its package may make it downloadable all the same."""
-        try:
-            found = await self.query("fs.files", {"_id": id}, top=1, jwt=jwt)
-        except ServerRefused:
-            return None
-        length = found[0].get("length") if found else None
-        return length if isinstance(length, int) and not isinstance(length, bool) else None
+        return await self._transfers.download(
+            id, folder, collection=collection, resume=resume, progress=progress, jwt=jwt
+        )
 
     # Watches and queues
 

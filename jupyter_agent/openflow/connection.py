@@ -161,7 +161,12 @@ class Connection:
         return answer(command, expected, await self._within_limits(attempt))
 
     async def upload(
-        self, message: openiap_pb2.UploadRequest, parts: Callable[[], AsyncGenerator[bytes]], *, patience_s: float
+        self,
+        message: openiap_pb2.UploadRequest,
+        parts: Callable[[], AsyncGenerator[bytes]],
+        *,
+        patience_s: float,
+        jwt: str = "",
     ) -> openiap_pb2.UploadResponse:
         """Send a file in parts, the next when the one before has left; settles at once when the server refuses.
 
@@ -171,7 +176,7 @@ class Connection:
 
         async def attempt() -> Message:
             with self._expecting() as pending:
-                self._post("upload", message, id=pending.id)
+                self._post("upload", message, id=pending.id, jwt=jwt)
                 await self._sent("beginstream", openiap_pb2.BeginStream(), pending)
                 async with contextlib.aclosing(parts()) as all_parts:
                     async for data in all_parts:
