@@ -93,10 +93,10 @@ class Files:
             await asyncio.shield(self._in_thread(_remove, temporary))
             raise
 
-    async def send(self, id: str) -> AsyncGenerator[bytes]:  # noqa: A002
-        """The content of a file in parts. Raises `NotFound` when it is lost."""
+    async def send(self, id: str, *, start: int = 0) -> AsyncGenerator[bytes]:  # noqa: A002
+        """The content of a file in parts, from the byte ``start`` on. Raises `NotFound` when it is lost."""
         try:
-            file = await self._in_thread(_open, self._folder / id)
+            file = await self._in_thread(_open, self._folder / id, start)
         except OSError as error:
             raise NotFound(f"The content of the file {id} is missing.") from error
         try:
@@ -224,8 +224,10 @@ def _write(file: IO[bytes], hashed: Any, part: bytes) -> None:
     file.write(part)
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
+def _open(path: Path, start: int) -> IO[bytes]:
+    file = path.open("rb")
+    file.seek(start)
+    return file
 
 
 def _finish(file: IO[bytes], temporary: Path, path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from jupyter_agent.errors import AccessDenied, SignInFailed
+from jupyter_agent.errors import SignInFailed
 from jupyter_agent.hub.callers import Caller
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.services import Services
@@ -16,11 +16,11 @@ NOT_SIGNED_IN = "Not signed in, and missing jwt"
 
 
 async def caller_of(services: Services, connection: Connection, envelope: Envelope) -> Caller:
-    """Who makes a request: the owner of its token, else of the connection. Raises `AccessDenied` when nobody does."""
+    """Who makes a request: the owner of its token, else of the connection. Raises `SignInFailed` when nobody does."""
     if envelope.jwt:
         return await services.users.by_token(envelope.jwt)
     if connection.user is None:
-        raise AccessDenied(NOT_SIGNED_IN)
+        raise SignInFailed(NOT_SIGNED_IN)
     return await services.users.caller(connection.user)
 
 

@@ -26,8 +26,10 @@ from jupyter_agent.hub.files import Files
 from jupyter_agent.hub.hints import Hints
 from jupyter_agent.hub.network import grpc_port
 from jupyter_agent.hub.network.clients import Clients, Timing
+from jupyter_agent.hub.network.download import Download
 from jupyter_agent.hub.network.grpc_port import GrpcPort
 from jupyter_agent.hub.network.rates import Rates
+from jupyter_agent.hub.network.rest import Envelopes, Plain
 from jupyter_agent.hub.network.routes import ADDRESS, Front, Probe, Unknown
 from jupyter_agent.hub.network.websocket import Socket
 from jupyter_agent.hub.queues import Queues
@@ -213,6 +215,9 @@ def application(front: Front, clients: Clients) -> Application:
     routes: list[Any] = [
         (PATH, Socket, {**given, "clients": clients}),
         ("/livenessprobe", Probe, given),
+        ("/api/v2", Envelopes, given),
+        (r"/rest/v1/(\w{1,100})", Plain, given),
+        (r"/download/([^/]{1,200})", Download, given),
     ]
     return Application(routes, default_handler_class=Unknown, default_handler_args=given)
 
