@@ -19,7 +19,34 @@ def serve(context: Context, given: argparse.Namespace) -> NoReturn:
 def add_user(context: Context, given: argparse.Namespace) -> NoReturn:
     """Become the program that adds a user; it reads the password from stdin."""
     admin = ["--admin"] if given.admin else []
-    _become(context, "user-add", "--home", str(context.home.path), *admin, "--", given.name)
+    _become(context, "user-add", "--home", str(context.home.path), *_json(context), *admin, "--", given.name)
+
+
+def list_users(context: Context, _given: argparse.Namespace) -> NoReturn:
+    """Become the program that lists the users."""
+    _become(context, "user-list", "--home", str(context.home.path), *_json(context))
+
+
+def remove_user(context: Context, given: argparse.Namespace) -> NoReturn:
+    """Become the program that removes a user."""
+    _become(context, "user-remove", "--home", str(context.home.path), *_json(context), "--", given.name)
+
+
+def export(context: Context, given: argparse.Namespace) -> NoReturn:
+    """Become the program that writes everything in the hub down."""
+    passwords = ["--passwords"] if given.passwords else []
+    _become(context, "export", "--home", str(context.home.path), *_json(context), *passwords, "--", given.target)
+
+
+def import_(context: Context, given: argparse.Namespace) -> NoReturn:
+    """Become the program that brings such an export in; a token or password comes by its stdin."""
+    chosen = [f"--{name}" for name in ("replace", "skip", "stop") if getattr(given, name)]
+    there = [f"--{name}={value}" for name in ("openflow", "username") if (value := getattr(given, name))]
+    _become(context, "import", "--home", str(context.home.path), *_json(context), *chosen, *there, "--", given.source)
+
+
+def _json(context: Context) -> list[str]:
+    return ["--json"] if context.console.json else []
 
 
 def _become(context: Context, *arguments: str) -> NoReturn:

@@ -90,6 +90,20 @@ def _hub(commands: Commands) -> None:
     add.add_argument("name", metavar="NAME")
     add.add_argument("--password-stdin", action="store_true", required=True, help="the password is read from stdin")
     add.add_argument("--admin", action="store_true", help="make it a member of admins")
+    users.add("list", "list the users with their roles", "hub:list_users")
+    gone = users.add("remove", "remove a user; what they made stays", "hub:remove_user")
+    gone.add_argument("name", metavar="NAME")
+    export = below.add("export", "write everything in the hub into an archive or a folder", "hub:export")
+    export.add_argument("target", metavar="FILE", help="a .tar.gz, or a folder, that is not there yet")
+    export.add_argument("--passwords", action="store_true", help="with the hashes of the users' passwords")
+    into = below.add("import", "bring an export into the hub, or into an OpenFlow", "hub:import_")
+    into.add_argument("source", metavar="FILE", help="what `hub export` wrote")
+    rule = into.add_mutually_exclusive_group()
+    rule.add_argument("--replace", action="store_true", help="a document that is there otherwise gives way")
+    rule.add_argument("--skip", action="store_true", help="a document that is there otherwise stays (else: refused)")
+    into.add_argument("--stop", action="store_true", help="end a hub that runs; an agent starts it again afterwards")
+    into.add_argument("--openflow", metavar="URL", help="into this OpenFlow; its token is read from stdin")
+    into.add_argument("--username", metavar="NAME", help="sign in there as this user; the password is read from stdin")
 
 
 def _packages(commands: Commands) -> None:

@@ -1,6 +1,7 @@
 """The hub as a process.
 
-``python -m jupyter_agent.hub`` serves; ``python -m jupyter_agent.hub user-add`` adds a user.
+``python -m jupyter_agent.hub`` serves; with ``user-add``, ``user-list``, ``user-remove``, ``export`` or ``import`` it
+does that.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from jupyter_agent.errors import AgentError, Conflict, InvalidInput, ServerRefused, Unavailable
+from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import Home, Lock, read_json, write_private
-from jupyter_agent.hub.data.store import Store
+from jupyter_agent.hub import accounts
 from jupyter_agent.hub.network.server import Server
-from jupyter_agent.hub.users import USERNAME, Users, entry_of_admins
+from jupyter_agent.hub.transfer import commands as transfer
+from jupyter_agent.hub.users import USERNAME, Users
 
 RENEW_S = 30 * 24 * 3600
 """A stored token that is valid for less than this is renewed."""
-
-CONNECT_S = 20
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     home = Home.find(options.home)
     try:
         home.prepare()
-        if options.command == "user-add":
-            add_user(home, options.name, sys.stdin.readline().rstrip("\r\n"), admin=options.admin)
+        if options.command is not None:
+            asyncio.run(COMMANDS[options.command](home, options, hub_lock(home)))
         else:
             with hub_lock(home):
                 asyncio.run(serve(home, options))
@@ -76,10 +76,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--json", action="store_true", help="print the address and the credentials as JSON when ready")
     top.add_argument("--exit-when-idle", type=float, metavar="SECONDS", help="end so long after the last client left")
     commands = top.add_subparsers(dest="command")
-    user = commands.add_parser("user-add", help="add a user; the password is read from standard input")
+    user = commands.add_parser("user-add", help="add a user, or give one a new password; it is read from stdin")
     user.add_argument("--home", default=argparse.SUPPRESS, help="the agent's home")
     user.add_argument("--admin", action="store_true", help="make the user an admin")
     user.add_argument("name", metavar="NAME")
+    listing = commands.add_parser("user-list", help="list the users")
+    gone = commands.add_parser("user-remove", help="remove a user; what they made stays")
+    gone.add_argument("name", metavar="NAME")
+    for each in (listing, gone):
+        each.add_argument("--home", default=argparse.SUPPRESS, help="the agent's home")
+    for each in (user, listing, gone):
+        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+    transfer.add_parsers(commands)
     return top
 
 
@@ -171,66 +179,52 @@ async def end_when_idle(server: Server, idle_s: float | None, ending: asyncio.Ev
         ending.set()
 
 
-def add_user(home: Home, name: str, password: str, *, admin: bool) -> None:
-    """Add a user: to the store when no hub runs, else through it. Raises `Conflict` when the name is taken."""
-    if not password:
-        raise InvalidInput("A password cannot be empty: write it on standard input, in one line.")
-    if not USERNAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot be a user's name: use up to 100 letters, digits and the characters . _ @ + -"
-        )
-    lock = hub_lock(home)
-    try:
-        lock.acquire()
-    except Conflict:
-        asyncio.run(add_over_the_wire(home, name, password, admin=admin))
-    else:
-        asyncio.run(add_to_store(home, name, password, admin=admin))
-        lock.release()
-    print(f"The user {name} was added.")  # noqa: T201 - a command's answer
+async def add_user(home: Home, options: argparse.Namespace, lock: Lock) -> None:
+    """Add a user, or give one a new password."""
+    password = sys.stdin.readline().rstrip("\r\n")
+    async with accounts.accounts_of(home, lock) as opened:
+        is_new = await accounts.add(opened, options.name, password, admin=options.admin)
+    file = home.hub / "credentials.json"
+    if not is_new and _text(stored := read_json(file) or {}, "username") == options.name:
+        write_private(file, json.dumps({**stored, "password": password}))  # the owner's: else it would be set back
+    text = f"The user {options.name} {'was added' if is_new else 'has a new password'}."
+    print(json.dumps({"username": options.name, "added": is_new}) if options.json else text)  # noqa: T201 - its answer
 
 
-async def add_to_store(home: Home, name: str, password: str, *, admin: bool) -> None:
-    """Add a user while no hub runs."""
-    async with Store(home.hub / "hub.db") as store:
-        users = Users(store)
-        try:
-            await users.prepare()
-            await users.add(name, password, admin=admin)
-        except Conflict as error:
-            raise taken(name) from error
-        finally:
-            users.close()
+async def list_users(home: Home, options: argparse.Namespace, lock: Lock) -> None:
+    """List the users."""
+    async with accounts.accounts_of(home, lock) as opened:
+        found = await accounts.listed(opened)
+    if options.json:
+        print(json.dumps([account.shown() for account in found]))  # noqa: T201 - a command's answer
+        return
+    for account in found:
+        about = [*account.roles, *(["disabled"] if account.disabled else [])]
+        print(account.username, f"({', '.join(about)})" if about else "")  # noqa: T201 - a command's answer
 
 
-async def add_over_the_wire(home: Home, name: str, password: str, *, admin: bool) -> None:
-    """Add a user through the hub that runs, as the owner of the home."""
-    from jupyter_agent.openflow.client import Client, Credentials  # noqa: PLC0415 - a hub that serves needs no client
-
-    url = _text(read_json(home.hub / "hub.json") or {}, "apiurl")
-    owner = read_json(home.hub / "credentials.json") or {}
-    if not url:
-        raise Unavailable("The hub is starting: try again in a moment.")
-    credentials = Credentials(username=_text(owner, "username"), password=_text(owner, "password"))
-    item: dict[str, Any] = {"_type": "user", "username": name, "newpassword": password}
-    if admin:
-        item["roles"] = [entry_of_admins()]
-    async with Client(url, credentials, version="") as client:
-        await client.connected(CONNECT_S)
-        try:
-            await client.insert_one("users", item)
-        except ServerRefused as error:
-            raise taken(name) if "E11000" in str(error) else InvalidInput(str(error)) from error
-
-
-def taken(name: str) -> Conflict:
-    """The error for a name that somebody has."""
-    return Conflict(f"There is a user named {name} already.")
+async def remove_user(home: Home, options: argparse.Namespace, lock: Lock) -> None:
+    """Delete a user. Raises `InvalidInput` for the one whose hub it is."""
+    if _text(read_json(home.hub / "credentials.json") or {}, "username").lower() == options.name.lower():
+        raise InvalidInput(f"{options.name} is the user of this hub's owner and cannot be removed.")
+    async with accounts.accounts_of(home, lock) as opened:
+        await accounts.remove(opened, options.name)
+    text = f"The user {options.name} was removed."
+    print(json.dumps({"username": options.name}) if options.json else text)  # noqa: T201 - a command's answer
 
 
 def _text(values: dict[str, Any], name: str) -> str:
     value = values.get(name)
     return value if isinstance(value, str) else ""
+
+
+COMMANDS: dict[str, Callable[[Home, argparse.Namespace, Lock], Coroutine[Any, Any, None]]] = {
+    "user-add": add_user,
+    "user-list": list_users,
+    "user-remove": remove_user,
+    "export": transfer.run_export,
+    "import": transfer.run_import,
+}
 
 
 if __name__ == "__main__":
