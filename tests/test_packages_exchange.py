@@ -291,7 +291,7 @@ async def test_an_archive_that_is_gone_is_told(client: Client, tmp_path: Path) -
     [
         ("x.tgz", b"no archive at all", {}, InvalidInput, "x.tgz is not a readable archive"),
         ("../../x.tar.gz", b"\x1f\x8b", {}, InvalidInput, "x.tar.gz is not a readable archive"),
-        ("x.tgz", b"whatever", {"sha256": "0" * 64}, Failed, "is not what was published"),
+        ("x.tgz", b"whatever", {"sha256": "0" * 64}, Failed, "is not what was uploaded"),
     ],
 )
 async def test_a_broken_archive_is_told_and_leaves_nothing(
@@ -305,7 +305,9 @@ async def test_a_broken_archive_is_told_and_leaves_nothing(
     sentence: str,
 ) -> None:
     (tmp_path / "archive").write_bytes(data)
-    fileid = await client.upload(tmp_path / "archive", filename=name, metadata=metadata)
+    fileid = await client.upload(tmp_path / "archive", filename=name)
+    for field, value in metadata.items():
+        await client.update_document("fs.files", {"_id": fileid}, {"$set": {f"metadata.{field}": value}})
     for _ in range(2):
         with pytest.raises(error) as caught:
             await fetch(client, {"name": "x", "fileid": fileid}, tmp_path / "packages")

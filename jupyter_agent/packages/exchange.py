@@ -7,7 +7,6 @@ Knows the documents of the collection ``agents`` and the order of steps that lea
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import re
 import secrets
@@ -19,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, Unavailable
+from jupyter_agent.errors import AgentError, Conflict, InvalidInput, Unavailable
 from jupyter_agent.home import Lock
 from jupyter_agent.packages.manifest import Manifest, package_root
 from jupyter_agent.packages.packing import pack
@@ -59,7 +58,6 @@ async def publish(client: Client, folder: Path, *, who: str) -> Published:
         metadata = {
             "name": manifest.name,
             "version": manifest.version,
-            "sha256": await to_its_end(lambda: _sha256(archive)),
             "publication": publication,
             "publishedby": who,
         }
@@ -180,27 +178,4 @@ async def _download(client: Client, fileid: str, folder: Path, *, jwt: str) -> N
             await to_its_end(partial(shutil.rmtree, leftover))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{fileid}.") as scratch:
         archive = await client.download(fileid, Path(scratch), jwt=jwt)
-        expected = await _digest(client, fileid, jwt=jwt)
-        await to_its_end(lambda: _unpack_checked(archive, folder, expected))
-
-
-async def _digest(client: Client, fileid: str, *, jwt: str) -> str | None:
-    """The sha256 recorded by whoever published, ``None`` when none is or it may not be read."""
-    try:
-        found = await client.query(FILES, {"_id": fileid}, top=1, jwt=jwt)
-    except AgentError:
-        return None
-    metadata = found[0].get("metadata") if found else None
-    digest = metadata.get("sha256") if isinstance(metadata, dict) else None
-    return digest if isinstance(digest, str) else None
-
-
-def _unpack_checked(archive: Path, folder: Path, expected: str | None) -> None:
-    if expected and _sha256(archive) != expected:
-        raise Failed(f"The archive {archive.name} is not what was published (its sha256 differs): publish it again.")
-    unpack(archive, folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        await to_its_end(lambda: unpack(archive, folder))
