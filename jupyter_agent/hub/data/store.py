@@ -85,14 +85,16 @@ class Documents:
         if (found := sorting(order, shape.kinds)) is None:
             return None
         where, parameters = _where(wanted, shape)
-        source = shape.table
+        source, terms = shape.table, found.terms
         index = next((each for each in shape.indexes if not found.odd and each.has_order(order)), None)
         if index is not None and (not where or self._are_many(f"{shape.table}{where}", parameters)):
             source += f" INDEXED BY {index.finder(shape.table)}"
+        elif index is not None:
+            terms = f"+{terms}"  # SQLite takes no index for that
         odd = f"({found.odd})" if found.odd else "0"
         first = f"{odd} DESC, " if found.odd else ""
         rows = self._connection.execute(
-            f"SELECT n, {odd} FROM {source}{where} ORDER BY {first}{found.terms}",  # noqa: S608 - of ours
+            f"SELECT n, {odd} FROM {source}{where} ORDER BY {first}{terms}",  # noqa: S608 - of ours
             parameters,
         )
         row = rows.fetchone()
