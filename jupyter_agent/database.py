@@ -12,8 +12,8 @@ import os
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,9 @@ from jupyter_agent.errors import NewerVersion, Unavailable
 
 T = TypeVar("T")
 Migration = Callable[[sqlite3.Connection], None]
+
+DELIVER_S = 0.005
+"""How long a value that was read may wait for those that are read next: each waking of the event loop costs both."""
 
 GROUP = 200
 """The most jobs in one commit: enough to share one fsync, few enough to answer soon."""
@@ -60,6 +63,8 @@ class _Outcome:
             return
         if self.error is None:
             self.job.waiter.set_result(self.value)
+        elif isinstance(self.error, StopIteration):  # which no future takes
+            self.job.waiter.set_exception(RuntimeError("a job ended an iterator that is not its own"))
         else:
             self.job.waiter.set_exception(self.error)
 
@@ -76,22 +81,24 @@ class Database:
         self.path = path
         self._migrations = migrations
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix=f"{path.name}-reader")
-        self._reading = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._read: deque[_Outcome] = deque()
+        self._reading = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._reader_count = readers
+        self._readers: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        try:
-            connection = await loop.run_in_executor(self._readers, self._prepare)
-        except BaseException:
-            self._readers.shutdown(wait=False)
-            raise
+        connection = await asyncio.to_thread(self._prepare)
         self._writer = threading.Thread(target=self._work, args=(connection,), name=f"{self.path.name}-writer")
         self._writer.start()
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        for number in range(self._reader_count):
+            name = f"{self.path.name}-reader-{number}"
+            self._readers.append(threading.Thread(target=self._serve_reads, args=(self._loop,), name=name))
+            self._readers[-1].start()
         return self
 
     async def __aexit__(
@@ -119,7 +126,11 @@ class Database:
         """Run ``job`` in a reader thread on one consistent state; it sees every write that has returned."""
         if self._loop is None:
             raise Unavailable(f"{self.path} is closed.")
-        return await self._loop.run_in_executor(self._readers, self._read, job)
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        self._reading += 1
+        self._reads.put(_Job(job, None, waiter))
+        self._wait_for_reads(self._loop)
+        return await waiter
 
     def _prepare(self) -> sqlite3.Connection:
         try:
@@ -167,23 +178,56 @@ class Database:
                 connection.rollback()
                 raise
 
-    def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        connection = getattr(self._reading, "connection", None)
+    def _serve_reads(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a reader thread. What was read is told when nothing else is to be read, or at the next tick."""
+        connection: sqlite3.Connection | None = None
+        while (job := self._reads.get()) is not None:
+            if not job.waiter.cancelled():
+                try:
+                    connection = connection or self._connect_to_read()
+                    outcome = _Outcome(job, self._run_read(connection, job))
+                except sqlite3.Error as error:
+                    outcome = _Outcome(job, error=self._translated(error))
+                except BaseException as error:  # noqa: BLE001 - whatever a job raises is its caller's
+                    outcome = _Outcome(job, error=error)
+            else:
+                outcome = _Outcome(job)
+            self._read.append(outcome)
+            if self._reads.empty() and not loop.is_closed():
+                loop.call_soon_threadsafe(self._tell_read)
+            del job, outcome  # a big value must not stay until the next comes
+        if connection is not None:
+            connection.close()
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        connection = self._connect()
+        self._set_up(connection)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _run_read(self, connection: sqlite3.Connection, job: _Job) -> Any:
+        connection.execute("BEGIN")
         try:
-            if connection is None:
-                connection = self._reading.connection = self._connect()
-                self._open.append(connection)
-                self._set_up(connection)
-                connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")
-            try:
-                return job(connection)
-            finally:
-                connection.rollback()
-        except sqlite3.Error as error:
-            if (translated := self._translated(error)) is error:
-                raise
-            raise translated from error
+            return job.run(connection)
+        finally:
+            connection.rollback()
+
+    def _wait_for_reads(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look again soon where several are under way: one that takes long must not hold back what was read before."""
+        if self._tick is None and self._reading > 1:
+            self._tick = loop.call_later(DELIVER_S, self._look_again, loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._tick = None
+        self._tell_read()
+        self._wait_for_reads(loop)
+
+    def _tell_read(self) -> None:
+        outcomes = []
+        while self._read:
+            outcomes.append(self._read.popleft())
+        self._reading -= len(outcomes)
+        _deliver_all(outcomes)
 
     def _work(self, connection: sqlite3.Connection) -> None:
         going_on = True
@@ -244,9 +288,10 @@ class Database:
         return translated
 
     def _end(self) -> None:
-        self._readers.shutdown()
-        for connection in self._open:
-            connection.close()
+        for _ in self._readers:
+            self._reads.put(None)
+        for reader in self._readers:
+            reader.join()
         self._jobs.put(None)
         if self._writer is not None:
             self._writer.join()

@@ -10,10 +10,11 @@ the receiver delivers in that order.
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import struct
-from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,8 +33,14 @@ CHUNK = 256 << 10
 MAX_RECORD = 160 << 20
 """Bytes; the server takes payloads of up to 130 MB, which JSON in JSON makes longer."""
 
+BIG = 1 << 20
+"""Bytes of a record whose encoding and decoding are worth a thread: they would hold up an event loop."""
+
 LENGTH = struct.Struct("<I")
 LAST_SEQ = 2**31 - 1
+DATA_TAG, TYPE_URL_TAG, VALUE_TAG = b"\x32", b"\x0a", b"\x12"
+"""Fields 6 of an envelope, 1 and 2 of an ``Any``; each is a length and that many bytes."""
+
 KEEP_ALIVE = frozenset({"ping", "pong"})
 
 
@@ -41,22 +48,28 @@ class Session:
     """The state of one connection: what has come in and is not complete or not in order yet, and the next seq out.
 
     After a `ProtocolError` the session is of no more use: every further call of `receive` raises it again.
+    `receive` is `records`, `decode` and `take` in one, `envelope` is `frame` in one piece; apart they let a caller
+    move the work on big records off its event loop.
     """
 
     def __init__(self, *, max_record: int = MAX_RECORD, max_parked: int = 100) -> None:
         self._max_record = max_record
         self._max_parked = max_parked
-        self._received = bytearray()
+        self._length = b""
+        self._missing = 0
+        self._pieces: list[bytes] = []
         self._next_in = 0
         self._next_out = 0
         self._parked: dict[int, tuple[Envelope, int]] = {}
         self._parked_bytes = 0
         self._failure = ""
+        self._name = new_id()
 
     def __repr__(self) -> str:
+        waiting = len(self._length) + sum(map(len, self._pieces))
         return (
             f"<Session next in {self._next_in}, next out {self._next_out}, "
-            f"{len(self._received)} bytes and {len(self._parked)} envelopes waiting>"
+            f"{waiting} bytes and {len(self._parked)} envelopes waiting>"
         )
 
     def receive(self, data: bytes) -> list[Envelope]:
@@ -65,22 +78,61 @@ class Session:
         Raises `ProtocolError` for a record that is too long or cannot be decoded, a seq that was there already, and
         too much that is out of order; the connection has to be closed then.
         """
-        if self._failure:
-            raise ProtocolError(self._failure)
-        self._received += data
         envelopes: list[Envelope] = []
         try:
-            for record in self._records():
-                envelopes += self._in_order(decode(record), len(record))
+            for record in self.records(data):
+                envelopes += self.take(decode(record), len(record))
         except ProtocolError as error:
             self._failure = str(error)
             raise
         return envelopes
 
+    def records(self, data: bytes) -> list[bytes]:
+        """Take bytes as they came; return the records that are complete now. A length of 0 is nothing.
+
+        Raises `ProtocolError` for one that is too long.
+        """
+        if self._failure:
+            raise ProtocolError(self._failure)
+        records: list[bytes] = []
+        at = 0
+        while at < len(data):
+            if not self._missing:
+                at = self._take_length(data, at)
+                continue
+            piece = data[at : at + self._missing]
+            at += len(piece)
+            self._missing -= len(piece)
+            self._pieces.append(piece)
+            if not self._missing:
+                records.append(piece if len(self._pieces) == 1 else b"".join(self._pieces))
+                self._pieces = []
+        return records
+
+    def take(self, envelope: Envelope, size: int) -> list[Envelope]:
+        """The envelope of a record of ``size`` bytes and those that waited for it; none when it has to wait itself.
+
+        Raises `ProtocolError` for a seq that was there already and too much that is out of order.
+        """
+        if envelope.seq < self._next_in or envelope.seq in self._parked:
+            self._failure = f"The other side sent seq {envelope.seq} again, {self._next_in} was next."
+            raise ProtocolError(self._failure)
+        if envelope.seq > self._next_in:
+            self._park(envelope, size)
+            return []
+        self._next_in += 1
+        envelopes = [envelope]
+        while self._next_in in self._parked:
+            waiting, waiting_size = self._parked.pop(self._next_in)
+            self._parked_bytes -= waiting_size
+            self._next_in += 1
+            envelopes.append(waiting)
+        return envelopes
+
     def envelope(
         self,
         command: str,
-        message: Message | None = None,
+        message: Message | Encoded | None = None,
         *,
         id: str | None = None,  # noqa: A002 - the field's name
         rid: str = "",
@@ -91,54 +143,92 @@ class Session:
         ``rid`` is the id of the envelope this one answers or belongs to; ``jwt`` makes this one request another
         user's. Raises `InvalidInput`, and uses no seq, when the record would be too long for the other side.
         """
-        envelope = Envelope(command=command, priority=0 if command in KEEP_ALIVE else 2, seq=self._next_out)
-        envelope.id, envelope.rid, envelope.jwt = id or new_id(), rid, jwt
+        return b"".join(self.frame(command, message, id=id, rid=rid, jwt=jwt))
+
+    def frame(
+        self,
+        command: str,
+        message: Message | Encoded | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the field's name
+        rid: str = "",
+        jwt: str = "",
+    ) -> list[bytes]:
+        """The same in pieces, without a copy of what is encoded already: the head, and the value of the data."""
+        seq = self._next_out
+        envelope = Envelope(command=command, seq=seq, id=id or f"{self._name}{seq:x}", rid=rid, jwt=jwt)
+        if command not in KEEP_ALIVE:
+            envelope.priority = 2
+        pieces = [b"", envelope.SerializeToString()]
         if message is not None:
-            envelope.data.Pack(message)
-        record = envelope.SerializeToString()
-        if len(record) > self._max_record:
+            data = message if isinstance(message, Encoded) else encoded(message)
+            pieces += _data_field(data)
+        size = sum(map(len, pieces))
+        if size > self._max_record:
             raise InvalidInput(
-                f"A {command} of {len(record) >> 20} MiB is too long: OpenFlow takes at most {self._max_record >> 20}."
+                f"A {command} of {size >> 20} MiB is too long: OpenFlow takes at most {self._max_record >> 20}."
             )
-        if self._next_out == LAST_SEQ:
+        if seq == LAST_SEQ:
             raise ProtocolError("The connection has carried as many envelopes as it can count: it has to be renewed.")
         self._next_out += 1
-        return LENGTH.pack(len(record)) + record
+        pieces[0] = LENGTH.pack(size)
+        return pieces
 
-    def _records(self) -> Iterator[bytes]:
-        """Cut complete records off what was received; a length of 0 is nothing."""
-        while len(self._received) >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self._received)
-            if length > self._max_record:
-                raise ProtocolError(f"The other side announced a record of {length} bytes, which is too long.")
-            end = LENGTH.size + length
-            if len(self._received) < end:
-                return
-            record = bytes(self._received[LENGTH.size : end])
-            del self._received[:end]  # cheap at the front of a bytearray: it moves a pointer
-            if record:
-                yield record
-
-    def _in_order(self, envelope: Envelope, size: int) -> Iterator[Envelope]:
-        """The envelope and those that waited for it, or none when it has to wait itself."""
-        if envelope.seq < self._next_in or envelope.seq in self._parked:
-            raise ProtocolError(f"The other side sent seq {envelope.seq} again, {self._next_in} was next.")
-        if envelope.seq > self._next_in:
-            self._park(envelope, size)
-            return
-        self._next_in += 1
-        yield envelope
-        while self._next_in in self._parked:
-            waiting, waiting_size = self._parked.pop(self._next_in)
-            self._parked_bytes -= waiting_size
-            self._next_in += 1
-            yield waiting
+    def _take_length(self, data: bytes, at: int) -> int:
+        """Take bytes of a record's length; where what follows them begins."""
+        end = at + LENGTH.size - len(self._length)
+        self._length += data[at:end]
+        if len(self._length) < LENGTH.size:
+            return len(data)
+        (length,) = LENGTH.unpack(self._length)
+        if length > self._max_record:
+            self._failure = f"The other side announced a record of {length} bytes, which is too long."
+            raise ProtocolError(self._failure)
+        self._length, self._missing = b"", length
+        return end
 
     def _park(self, envelope: Envelope, size: int) -> None:
         self._parked[envelope.seq] = envelope, size
         self._parked_bytes += size
         if len(self._parked) > self._max_parked or self._parked_bytes > self._max_record:
-            raise ProtocolError(f"The other side never sent seq {self._next_in}, but too much of what comes after it.")
+            self._failure = f"The other side never sent seq {self._next_in}, but too much of what comes after it."
+            raise ProtocolError(self._failure)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A message as it travels: its type's name and its bytes."""
+
+    name: str
+    value: bytes
+
+
+def encoded(message: Message) -> Encoded:
+    """A message, encoded: with a big one this is most of the work, and may be done in any thread."""
+    return Encoded(message.DESCRIPTOR.full_name, message.SerializeToString())
+
+
+def _data_field(data: Encoded) -> list[bytes]:
+    """The field ``data`` of an envelope, an ``Any``, as two pieces: what comes before the value, and the value.
+
+    Written by hand, for the library would copy the value into the ``Any``, into the envelope and into the record, each
+    time holding up all threads. A field is its tag, its length and its bytes, and may stand anywhere in a message.
+    """
+    head = _any_head(data.name) + _varint(len(data.value))
+    return [DATA_TAG + _varint(len(head) + len(data.value)) + head, data.value]
+
+
+@functools.cache
+def _any_head(name: str) -> bytes:
+    url = f"type.googleapis.com/{name}".encode()
+    return TYPE_URL_TAG + _varint(len(url)) + url + VALUE_TAG
+
+
+def _varint(number: int) -> bytes:
+    """A number in protobuf's form: seven bits a byte, the lowest first, the eighth tells that more follow."""
+    if number < 0x80:  # noqa: PLR2004 - seven bits
+        return bytes((number,))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
 
 
 def decode(record: bytes) -> Envelope:
