@@ -162,6 +162,7 @@ class Agent(Configurable):
             "slug": link.slug,
             "queue": link.queue,
             "error": str(error) if error else None,
+            "warning": link.warning,
             "runs": {
                 "active": sum(run.row.state != "queued" for run in runs),
                 "queued": sum(run.row.state == "queued" for run in runs),

@@ -15,6 +15,7 @@ from typing import Any
 
 from jupyter_agent.agent.link import Link
 from jupyter_agent.errors import AgentError, InvalidInput, ProtocolError, ServerRefused, SignInFailed, Unavailable
+from jupyter_agent.openflow.client import Lane, in_lane
 from jupyter_agent.openflow.protocol import decode_json
 from jupyter_agent.runs import OutputLog, Run
 from jupyter_agent.state import RunRow, RunState, State
@@ -115,7 +116,8 @@ class Console:
         while True:
             try:
                 client = await self._link.client()
-                await client.queue_message(queue, data, correlation_id=stream_id, strip_token=True)
+                with in_lane(Lane.CONSOLE):  # a flood of output is no reason for anybody's command to wait
+                    await client.queue_message(queue, data, correlation_id=stream_id, strip_token=True)
             except ServerRefused as error:
                 log.warning("The queue %s cannot be sent to: %s", queue, error)
                 return False

@@ -97,6 +97,11 @@ class Link:
         return Unavailable(f"{' '.join(unregistered)} It is tried again.") if unregistered else None
 
     @property
+    def warning(self) -> str | None:
+        """What should be done before it is too late, as renewing the token; ``None``: nothing."""
+        return self._client.warning if self._client else None
+
+    @property
     def user(self) -> User | None:
         """Whom the agent is signed in as."""
         return self._client.user if self._client else None

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -34,7 +35,7 @@ from jupyter_agent.openflow.connection import Connection, KeepAlive
 from jupyter_agent.openflow.pace import Lane, in_lane
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json, new_id
-from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, user_of
+from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, expiry_warning, user_of
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
 from jupyter_agent.openflow.transfers import Label, Progress, TransferLost, Transfers
 from jupyter_agent.openflow.transport import CLOSE_S, open_transport
@@ -180,6 +181,11 @@ class Client(Commands):
         As long as there is any, the client is connected but hears less than it should.
         """
         return tuple(f"{kept.title} is not registered: {kept.refused}" for kept in self._subscriptions.refused)
+
+    @property
+    def warning(self) -> str | None:
+        """What should be done before it is too late: the long token that the client signs in with ends in a month."""
+        return expiry_warning(self.url, self._acting or self._credentials, datetime.now(UTC))
 
     async def connected(self, timeout_s: float | None = None) -> User:
         """Wait until signed in, with queues and watches registered; ``None``: as long as a request may take.
@@ -370,6 +376,8 @@ class Client(Commands):
             else:
                 return
         await self._become(connection, self._credentials)
+        if warning := self.warning:
+            log.warning("%s", warning)
 
     async def _become(self, connection: Connection, credentials: Credentials) -> None:
         reply = await self._sign_in(connection, credentials)

@@ -5,11 +5,17 @@ Knows the sign-in request and what comes back; refuses to know when it is made.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from jupyter_agent.errors import ServerRefused, SignInFailed
+from jupyter_agent.errors import AgentError, ServerRefused, SignInFailed
 from jupyter_agent.openflow.connection import Connection
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
+from jupyter_agent.openflow.protocol import decode_json
+
+SOON = timedelta(days=30)
+"""A long token is warned of when it has less left than this."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,29 @@ class SignIn:
         if not user_of(reply.user).id:
             raise refused(connection.url, credentials, "it named no user")
         return reply
+
+
+def lifetime(jwt: str) -> tuple[datetime, datetime] | None:
+    """When a token was made and when it ends, by its own word; ``None`` for one that does not say. Not verified."""
+    try:
+        payload = jwt.split(".")[1]
+        claims = decode_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode())
+        return datetime.fromtimestamp(claims["iat"], UTC), datetime.fromtimestamp(claims["exp"], UTC)
+    except (AgentError, ValueError, LookupError, TypeError, OverflowError, OSError):
+        return None
+
+
+def expiry_warning(url: str, credentials: Credentials, now: datetime) -> str | None:
+    """What to do in time about a long token that ends soon; ``None`` when there is nothing to do.
+
+    A short token is not warned of: whoever signs in with one does not mean to stay.
+    """
+    made, ends = lifetime(credentials.jwt) or (now, now)
+    left = ends - now
+    if ends - made < SOON or left > SOON:
+        return None
+    when = f"ends in {left.days} days, on {ends:%Y-%m-%d}" if left > timedelta(0) else f"ended on {ends:%Y-%m-%d}"
+    return f"The token for OpenFlow at {url} {when}: make a new long token and put it in its place."
 
 
 def refused(url: str, credentials: Credentials, said: str) -> SignInFailed:
