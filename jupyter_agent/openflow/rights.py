@@ -75,6 +75,7 @@ def allowed(acl: object, principals: Collection[str], right: Right) -> bool:
     if ROOT in principals:
         return True
     granted = denied = 0
+    needed = right.value  # every document of an answer is asked: plain numbers are ten times as fast as flags
     for entry in acl if isinstance(acl, list) else []:
         if not isinstance(entry, dict) or not isinstance(who := entry.get("_id"), str) or who not in principals:
             continue
@@ -82,4 +83,4 @@ def allowed(acl: object, principals: Collection[str], right: Right) -> bool:
             denied |= mask(entry.get("rights"))
         else:
             granted |= mask(entry.get("rights"))
-    return granted & right == right and not denied & right
+    return granted & needed == needed and not denied & needed

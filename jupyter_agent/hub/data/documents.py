@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ class Date:
         return cls(time.time_ns() // 1_000_000)
 
     def __str__(self) -> str:
-        return (EPOCH + self.ms * MILLISECOND).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        return _iso(self.ms)
 
     # The matcher compares values of any type with one another: that must be false, not an error.
     def __lt__(self, other: object) -> bool:
@@ -63,6 +64,12 @@ class Date:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Date:
         return self
+
+
+@lru_cache(maxsize=10_000)
+def _iso(ms: int) -> str:
+    """The documents of one answer share many moments: of creation and change, of days."""
+    return (EPOCH + ms * MILLISECOND).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def new_id() -> str:
@@ -118,7 +125,9 @@ def stored(document: dict[str, Any]) -> str:
 def restored(text: str) -> dict[str, Any]:
     """The document in a stored text."""
     document: dict[str, Any] = orjson.loads(text)
-    return _unmarked(document) if '"$date"' in text else document
+    if '"$date"' in text:
+        _unmark(document.items(), document)
+    return document
 
 
 def kind(value: object) -> str:
@@ -188,9 +197,13 @@ def _marked(value: object) -> dict[str, int]:
     raise TypeError(f"it holds a {type(value).__name__}")
 
 
-def _unmarked(value: Any) -> Any:
-    if isinstance(value, dict):
-        if len(value) == 1 and "$date" in value:
-            return Date(value["$date"])
-        return {name: _unmarked(item) for name, item in value.items()}
-    return [_unmarked(item) for item in value] if isinstance(value, list) else value
+def _unmark(items: Iterable[tuple[Any, Any]], within: Any) -> None:
+    """Put dates where they are marked. It is done in place, since every document that is read goes through it."""
+    for place, item in items:
+        if type(item) is dict:
+            if len(item) == 1 and "$date" in item:
+                within[place] = Date(item["$date"])
+            else:
+                _unmark(item.items(), item)
+        elif type(item) is list:
+            _unmark(enumerate(item), item)
