@@ -12,9 +12,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 from google.protobuf.message import Message
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -22,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Backoff, Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import Envelope, Session, unpack
+from jupyter_agent.openflow.protocol import Envelope, Session, new_id, unpack
 
 DEADLINE_S = 30.0
 QUICKLY = Backoff(first_s=0.05, cap_s=0.2)
@@ -127,39 +130,87 @@ Behaviour = Callable[["Peer", Envelope, Message], Awaitable[None]]
 class Peer:
     """The server's side of one connection."""
 
-    def __init__(self, socket: ServerConnection) -> None:
-        self.socket = socket
+    def __init__(self, send: Callable[[bytes], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
+        self.send_bytes = send
+        self.close = close
         self.session = Session()
 
     async def send(self, command: str, message: Message | None = None, *, rid: str = "") -> None:
         record = self.session.envelope(command, message, rid=rid)
-        await self.socket.send(record[:4])  # as the real server does: the length and the rest apart
-        await self.socket.send(record[4:])
+        await self.send_bytes(record[:4])  # as the real server does: the length and the rest apart
+        await self.send_bytes(record[4:])
 
-    async def serve(self, behave: Behaviour) -> None:
+    async def take(self, envelope: Envelope, behave: Behaviour) -> None:
+        message = unpack(envelope)
+        if isinstance(message, pb.SigninRequest):
+            user = pb.User(_id="u1", name="U", username="u", roles=[pb.Role(_id="r1", name="R")])
+            reply = pb.SigninResponse(jwt="short", user=user, config="{}")
+            await self.send("signinreply", reply, rid=envelope.id)
+        elif envelope.command != "ping":
+            await behave(self, envelope, message)
+
+    async def serve(self, socket: ServerConnection, behave: Behaviour) -> None:
         await self.send("ping")
-        with contextlib.suppress(ConnectionClosed):
-            async for data in self.socket:
-                assert isinstance(data, bytes)
-                for envelope in self.session.receive(data):
-                    message = unpack(envelope)
-                    if isinstance(message, pb.SigninRequest):
-                        user = pb.User(_id="u1", name="U", username="u", roles=[pb.Role(_id="r1", name="R")])
-                        reply = pb.SigninResponse(jwt="short", user=user, config="{}")
-                        await self.send("signinreply", reply, rid=envelope.id)
-                    elif envelope.command != "ping":
-                        await behave(self, envelope, message)
+        async for data in socket:
+            assert isinstance(data, bytes)
+            for envelope in self.session.receive(data):
+                await self.take(envelope, behave)
 
 
 @contextlib.asynccontextmanager
 async def odd_peer(behave: Behaviour, identity: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The address of a server that signs everybody in and then does as ``behave`` says."""
-    server = await serve(lambda socket: Peer(socket).serve(behave), "127.0.0.1", 0, compression=None, ssl=identity)
+
+    async def attend(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await Peer(socket.send, socket.close).serve(socket, behave)
+
+    server = await serve(attend, "127.0.0.1", 0, compression=None, ssl=identity, max_size=None)
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         await server.wait_closed()
+
+
+class GrpcPeer(Peer):
+    """The same over gRPC: records without their length, and a seq that nobody looks at."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context.write, partial(context.abort, grpc.StatusCode.UNAVAILABLE, "going away"))
+
+    async def send(self, command: str, message: Message | None = None, *, rid: str = "") -> None:
+        envelope = Envelope(command=command, id=new_id(), rid=rid, seq=7)
+        if message is not None:
+            envelope.data.Pack(message)
+        await self.send_bytes(envelope.SerializeToString())
+
+
+@contextlib.asynccontextmanager
+async def odd_grpc_peer(behave: Behaviour, identity: tuple[str, str] | None = None) -> AsyncIterator[str]:
+    """A server as `odd_peer`, that speaks gRPC; ``identity`` is a key and a certificate."""
+
+    async def stream(requests: AsyncIterator[bytes], context: Any) -> None:
+        peer = GrpcPeer(context)
+        await peer.send("ping")
+        async for data in requests:
+            await peer.take(Envelope.FromString(data), behave)
+
+    handler = grpc.method_handlers_generic_handler(
+        "openiap.FlowService", {"SetupStream": grpc.stream_stream_rpc_method_handler(stream)}
+    )
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
+    server.add_generic_rpc_handlers((handler,))
+    if identity is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        key, certificate = (text.encode() for text in identity)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    await server.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}" if identity is None else f"grpcs://localhost:{port}"
+    finally:
+        await server.stop(None)
 
 
 def odd_client(url: str, **options: Any) -> Client:
