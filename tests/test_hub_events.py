@@ -246,12 +246,16 @@ async def test_a_private_queue_goes_with_its_connection(client: Client, hub: Hub
     ("request_", "sentence"),
     [
         (pb.QueueMessageRequest(queuename="", data="{}"), "The queuename is missing"),
-        (pb.QueueMessageRequest(queuename="x", data="{"), "must be JSON"),
+        (pb.QueueMessageRequest(queuename="OpenFlow", data="{}"), "Access denied"),
+        (pb.QueueMessageRequest(queuename="x", replyto="openflow", data="{}"), "Access denied"),
         (pb.QueueMessageRequest(queuename="x", exchangename="e", data="{}"), "AMQP exchange is not enabled"),
         (pb.QueueMessageRequest(queuename="x" * 300, data="{}"), "cannot be a queue's name"),
-        (pb.RegisterQueueRequest(queuename="OpenFlow"), "cannot be a queue's name"),
+        (pb.RegisterQueueRequest(queuename="OpenFlow"), "Access denied: openflow cannot be a queue's name"),
+        (pb.RegisterQueueRequest(queuename="nul\0"), "cannot be a queue's name"),
         (pb.RegisterQueueRequest(queuename="unknown.0123"), "is a private queue"),
-        (pb.RegisterExchangeRequest(exchangename="x"), "The command registerexchange is not offered"),
+        (pb.RegisterExchangeRequest(exchangename="x", algorithm="direct"), "AMQP exchange is not enabled on this OpenFl"),
+        (pb.RegisterExchangeRequest(exchangename="openflow"), "Access denied"),
+        (pb.RegisterExchangeRequest(), "Access denied"),
     ],
 )
 async def test_bad_messages_are_refused(client: Client, request_: Any, sentence: str) -> None:

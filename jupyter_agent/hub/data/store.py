@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from jupyter_agent.database import Database
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
-from jupyter_agent.hub.data import due, tables
+from jupyter_agent.hub.data import due, tables, waiting
 from jupyter_agent.hub.data.documents import Date, new_id, restored, stored
 from jupyter_agent.hub.data.filters import Filter
 from jupyter_agent.hub.data.indexes import ID, Index, holds_list, kind_at, sorting
@@ -47,7 +47,7 @@ class Change:
     document: Document
 
 
-MIGRATIONS = (create, keep_history_in_collections)
+MIGRATIONS = (create, keep_history_in_collections, waiting.create)
 
 
 class Documents:
@@ -57,6 +57,11 @@ class Documents:
         self._connection = connection
         self._shapes: dict[str, Shape | None] = {}
         self.changes: list[Change] = []
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the tables that are no collections (`waiting`)."""
+        return self._connection
 
     def get(self, collection: str, id: str) -> Document | None:  # noqa: A002 - what OpenFlow calls it
         """One document, ``None`` when there is none with this id."""
@@ -317,14 +322,23 @@ class Store:
         """Run ``job``, which must not write, in a thread on one consistent state."""
         return await self._database.read(lambda connection: job(Documents(connection)))
 
-    async def write(self, job: Callable[[Documents], T]) -> T:
-        """Run ``job`` in the writer's thread; all that it did is on disk when this returns, or nothing is."""
+    async def write(self, job: Callable[[Documents], T], *, then: Callable[[T], None] | None = None) -> T:
+        """Run ``job`` in the writer's thread; all that it did is on disk when this returns, or nothing is.
+
+        ``then`` is called in the event loop with the value after the commit, in the order of commits, also when the
+        caller was cancelled meanwhile.
+        """
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Change]]:
             documents = Documents(connection)
             return job(documents), documents.changes
 
-        value, _ = await self._database.write(run, then=self._tell)
+        def tell(done: tuple[T, list[Change]]) -> None:
+            self._tell(done)
+            if then is not None:
+                then(done[0])
+
+        value, _ = await self._database.write(run, then=tell)
         return value
 
     def _tell(self, done: tuple[Any, list[Change]]) -> None:

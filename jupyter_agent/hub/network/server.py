@@ -155,6 +155,7 @@ class Server:
             raise RuntimeError("listen first")
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._services.watches.run())
+            tasks.create_task(self._services.queues.run())
             hints = Hints(self._store, self._services.queues)
             hinting = tasks.create_task(hints.run(self.timing.hints_s))
             clients = tasks.create_task(self._clients.run(until))
@@ -164,6 +165,7 @@ class Server:
             await clients
             if self._grpc is not None:
                 await self._grpc.close()
+            self._services.queues.stop()
             watching.cancel()
             hinting.cancel()
 
@@ -176,7 +178,7 @@ class Server:
             users=self._users,
             files=self._files,
             watches=Watches(self._store, self._users),
-            queues=Queues(),
+            queues=Queues(self._store, self._users),
             config=self._config(),
         )
 
