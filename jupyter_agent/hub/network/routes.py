@@ -28,6 +28,7 @@ from jupyter_agent.errors import (
     Unavailable,
 )
 from jupyter_agent.hub.callers import Caller
+from jupyter_agent.hub.logins import Logins
 from jupyter_agent.hub.network.rates import RateExceeded, Rates
 from jupyter_agent.hub.services import Services
 
@@ -56,6 +57,7 @@ class Front:
     services: Services
     port: int
     rates: Rates
+    logins: Logins
 
     def allows(self, host: str, origin: str | None) -> bool:
         """Whether a request with these headers may come from a client of ours."""

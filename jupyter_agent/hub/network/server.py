@@ -24,10 +24,12 @@ from jupyter_agent.errors import Conflict
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
 from jupyter_agent.hub.hints import Hints
+from jupyter_agent.hub.logins import Logins
 from jupyter_agent.hub.network import grpc_port
 from jupyter_agent.hub.network.clients import Clients, Timing
 from jupyter_agent.hub.network.download import Download
 from jupyter_agent.hub.network.grpc_port import GrpcPort
+from jupyter_agent.hub.network.login import About, AddTokenRequest, GetTokenRequest, Login
 from jupyter_agent.hub.network.rates import Rates
 from jupyter_agent.hub.network.rest import Envelopes, Plain
 from jupyter_agent.hub.network.routes import ADDRESS, Front, Probe, Unknown
@@ -122,7 +124,7 @@ class Server:
         self.port = sockets[0].getsockname()[1]
         self._services = self._compose()
         clients = Clients(self._services, timing=self.timing, rate=self._rate, capacity=self._capacity)
-        front = Front(self._services, self.port, Rates(self._rate))
+        front = Front(self._services, self.port, Rates(self._rate), Logins())
         self._clients = clients
         self._http = _Http(
             application(front, clients),
@@ -220,8 +222,18 @@ def application(front: Front, clients: Clients) -> Application:
         ("/api/v2", Envelopes, given),
         (r"/rest/v1/(\w{1,100})", Plain, given),
         (r"/download/([^/]{1,200})", Download, given),
+        ("/AddTokenRequest", AddTokenRequest, given),
+        ("/GetTokenRequest", GetTokenRequest, given),
+        (r"/(?:login|local)", Login, given),
+        ("/(user|config|jwt|jwtlong)", About, given),
     ]
-    return Application(routes, default_handler_class=Unknown, default_handler_args=given)
+    return Application(
+        routes,
+        default_handler_class=Unknown,
+        default_handler_args=given,
+        xsrf_cookie_name=f"jupyter-agent-hub-{front.port}-form",
+        xsrf_cookie_kwargs={"httponly": True, "samesite": "Strict"},
+    )
 
 
 class _Http(HTTPServer):
