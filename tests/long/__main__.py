@@ -25,6 +25,8 @@ SUITES = {
     "run_storm": "test_runs_storm.py",
     "protocol_examples": "test_openflow_protocol.py",
     "archive_examples": "test_packages.py",
+    "differential_examples": "differential",
+    "planner_filters": "test_hub_sql.py",
 }
 PORTIONS = 4
 

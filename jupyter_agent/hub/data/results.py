@@ -71,7 +71,7 @@ def sort_key(order: Order) -> Callable[[dict[str, Any]], Any]:
     paths = [(path.split("."), direction) for path, direction in order]
 
     def key(document: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(_field_key(list(values_at(document, path)), direction) for path, direction in paths)
+        return tuple(_field_key(_ranks_at(document, path, 0), direction) for path, direction in paths)
 
     return key
 
@@ -108,16 +108,31 @@ class _Reversed:
         return hash(self.rank)
 
 
-def _field_key(values: list[Any], direction: int) -> Any:
+def _field_key(ranks: Iterable[Rank], direction: int) -> Any:
     """Of several values the lowest counts, or the highest when the order is descending."""
-    ranks = [each for value in values for each in _ranks(value)] or [NULL]
     return min(ranks) if direction == ASCENDING else _Reversed(max(ranks))
 
 
-def _ranks(value: Any) -> list[Rank]:
+def _ranks_at(value: Any, path: list[str], index: int) -> Iterator[Rank]:
+    """What a document is sorted by: of a list, every value in it; what is not there counts as null."""
     if isinstance(value, list):
-        return [rank(item) for item in value] or [EMPTY_LIST]
-    return [rank(value)]
+        yield from _ranks_in(value, path, index)
+    elif index == len(path):
+        yield rank(value)
+    elif isinstance(value, dict) and path[index] in value:
+        yield from _ranks_at(value[path[index]], path, index + 1)
+    else:
+        yield NULL
+
+
+def _ranks_in(values: list[Any], path: list[str], index: int) -> Iterator[Rank]:
+    if index == len(path):
+        yield from (rank(item) for item in values) if values else (EMPTY_LIST,)
+    elif path[index].isdecimal() and int(path[index]) < len(values):
+        yield from _ranks_at(values[int(path[index])], path, index + 1)
+    else:
+        for item in values or (None,):
+            yield from _ranks_at(item, path, index) if isinstance(item, dict) else (NULL,)
 
 
 def distinct(documents: Iterable[dict[str, Any]], field: str) -> list[Any]:

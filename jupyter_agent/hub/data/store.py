@@ -80,6 +80,12 @@ class Documents:
             if wanted.matches(document):
                 yield document
 
+    def count(self, collection: str) -> int:
+        """How many documents there are."""
+        if (shape := self._shape(collection)) is None:
+            return 0
+        return int(self._connection.execute(f"SELECT count(*) FROM {shape.table}").fetchone()[0])  # noqa: S608 - ours
+
     def in_order(self, collection: str, wanted: Filter, order: Order) -> Iterator[Document] | None:
         """The documents that match, in an order that SQLite can give; ``None`` where it cannot.
 
@@ -241,7 +247,8 @@ class Documents:
         if collection in WITHOUT_HISTORY or collection.endswith(".files"):
             return
         name = collection + HISTORY
-        shape = self._shape(name) or self._make(name)
+        shape = self._shape(name) or tables.make(self._connection, name)  # however many there are
+        self._shapes[name] = shape
         header = {"_id": new_id(), "id": document["_id"], "_version": document.get("_version", 0)}
         header |= {field: document[field] for field in OF_ITEM if field in document}
         header |= {field.replace("modified", "created"): header[field] for field in STAMPS if field in header} | marks

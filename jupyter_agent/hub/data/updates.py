@@ -119,13 +119,13 @@ def _current_date(document: Document, path: str, operand: Any, now: Date) -> Non
 def _rename(document: Document, path: str, operand: Any, _now: Date) -> None:
     if not isinstance(operand, str):
         raise InvalidInput(f"$rename takes the new name as a text, not {kind(operand)}.")
-    value = _get(document, path)
+    if (value := _get(document, path)) is MISSING:
+        return
     for name in (path, operand):
         if any(isinstance(container, list) for container in _containers(document, name)):
             raise InvalidInput(f"$rename cannot reach into a list ({name!r}).")
-    if value is not MISSING:
-        _unset(document, path, None, _now)
-        _put(document, operand, value)
+    _unset(document, path, None, _now)
+    _put(document, operand, value)
 
 
 def _push(document: Document, path: str, operand: Any, _now: Date) -> None:
