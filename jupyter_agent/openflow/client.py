@@ -457,6 +457,20 @@ class Client(Commands):
         """
         return await self._subscriptions.consume(name, handler)
 
+    async def register_exchange(
+        self,
+        name: str,
+        handler: Callable[[QueueEvent], Awaitable[None]],
+        *,
+        algorithm: str = "fanout",
+        routing_key: str = "",
+    ) -> Queue:
+        """Have ``handler`` called with what is sent to an exchange, through a private queue; kept as queues are.
+
+        ``algorithm`` is direct, fanout, topic or header. Servers refuse exchanges unless they are set up for them.
+        """
+        return await self._subscriptions.exchange(name, algorithm, routing_key, handler)
+
     async def queue_message(
         self,
         queue: str,
@@ -466,20 +480,26 @@ class Client(Commands):
         correlation_id: str = "",
         expiration_ms: int = 0,
         strip_token: bool = False,
+        exchange: str = "",
+        routing_key: str = "",
+        jwt: str = "",
     ) -> None:
         """Send a message; returns when the broker has it. The server adds a token of ours unless ``strip_token``.
 
-        ``expiration_ms`` below 1 is the server's default, a minute.
+        ``expiration_ms`` below 1 is the server's default, a minute. With ``exchange`` it goes there and to no queue.
+        A queue that nobody has registered is refused for as long: register before others are told of a queue.
         """
         request = pb.QueueMessageRequest(
             queuename=queue,
             correlationId=correlation_id,
             replyto=reply_to,
+            exchangename=exchange,
+            routingkey=routing_key,
             data=encode_json(data),
             striptoken=strip_token,
             expiration=min(expiration_ms, LONGEST_EXPIRATION_MS),
         )
-        await self._request("queuemessage", request, pb.QueueMessageResponse)
+        await self._request("queuemessage", request, pb.QueueMessageResponse, jwt=jwt)
 
     async def rpc(self, queue: str, data: Any, *, timeout_s: float = 60) -> Any:
         """Send a message and return the answer to it, without the answerer's token.

@@ -17,6 +17,7 @@ from jupyter_agent.errors import Failed, NotFound, ProtocolError
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json
 from jupyter_agent.openflow.workitems import (
+    CHAINING,
     Workitem,
     WorkitemFile,
     WorkitemQueue,
@@ -400,12 +401,17 @@ class Commands(ABC):
     async def update_workitem_queue(
         self, queue: WorkitemQueue, *, skip_role: bool = False, purge: bool = False, jwt: str = ""
     ) -> WorkitemQueue:
-        """Change the work item queue of this id; ``purge`` deletes its items."""
+        """Change the work item queue of this id; ``purge`` deletes its items.
+
+        Where it leads to stays as it is for those of these fields that are empty, which the server would overwrite.
+        """
+        stored = await self.query("mq", {"_id": queue.id}, top=1, jwt=jwt)
+        chaining = {name: found for name in CHAINING if (found := stored and stored[0].get(name))} | queue.chaining
         request = pb.UpdateWorkItemQueueRequest(workitemqueue=queue.message(), skiprole=skip_role, purge=purge)
         reply = await self._request("updateworkitemqueue", request, pb.UpdateWorkItemQueueResponse, jwt=jwt)
         made = queue_of(reply.workitemqueue)
-        await self._chain("mq", made.id or queue.id, queue.chaining, jwt=jwt)
-        return replace(made, **queue.chaining)
+        await self._chain("mq", made.id or queue.id, chaining, jwt=jwt)
+        return replace(made, **chaining)
 
     async def delete_workitem_queue(self, queue: str, *, wiqid: str = "", purge: bool = False, jwt: str = "") -> None:
         """Delete a work item queue, which must be empty unless ``purge``."""

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, Message  # noqa: TID251 - messa
 
 from jupyter_agent.errors import (
     AgentError,
+    ConnectionLost,
     Failed,
     InvalidInput,
     ProtocolError,
@@ -75,6 +76,8 @@ class Rest(Commands):
         try:
             with opener(self._address, self._ca_file).open(request, timeout=self._timeout_s) as response:
                 text = cast("bytes", response.read(MAX_REPLY + 1))
+                if response.length and len(text) <= MAX_REPLY:  # a part of it is missing
+                    raise ConnectionResetError
         except HTTPError as error:
             with error:
                 raise self._refused(error, command) from None
@@ -86,7 +89,7 @@ class Rest(Commands):
         except http.client.HTTPException as error:
             raise Unavailable(f"OpenFlow at {self.url} cannot be reached ({type(error).__name__}).") from error
         except OSError as error:
-            raise Unavailable(f"The connection to {self.url} ended before it answered a {command}.") from error
+            raise ConnectionLost(f"The connection to {self.url} ended before it answered a {command}.") from error
         if len(text) > MAX_REPLY:
             raise Failed(f"The answer to a {command} is too long for one reply: ask for less at once.")
         return text.decode(errors="replace")

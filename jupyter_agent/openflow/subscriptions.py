@@ -174,6 +174,31 @@ class Queue(Subscription[QueueEvent]):
         return QueueEvent(message.queuename, message.correlationId, message.replyto, data)
 
 
+class Exchange(Queue):
+    """A private queue that gets what is sent to an exchange: with this routing key, as its algorithm says."""
+
+    def __init__(
+        self,
+        exchange: str,
+        algorithm: str,
+        routing_key: str,
+        handler: Callable[[QueueEvent], Awaitable[None]],
+        close: Close,
+    ) -> None:
+        super().__init__("", handler, close)
+        self.title = f"exchange {exchange}"
+        self.exchange = exchange
+        self.algorithm = algorithm
+        self.routing_key = routing_key
+
+    async def register(self, connection: Connection) -> None:
+        """Have the server make the queue and bind it."""
+        request = pb.RegisterExchangeRequest(
+            exchangename=self.exchange, algorithm=self.algorithm, routingkey=self.routing_key, addqueue=True
+        )
+        self.name = (await connection.request("registerexchange", request, pb.RegisterExchangeResponse)).queuename
+
+
 class Watch(Subscription[WatchEvent]):
     """A collection that is watched, or the documents in it that the JSONPath expressions of ``paths`` find."""
 
@@ -276,6 +301,14 @@ class Subscriptions:
         if name and any(isinstance(kept, Queue) and kept.wanted.lower() == name.lower() for kept in self._kept):
             raise Conflict(f"The queue {name} is consumed already.")
         queue = Queue(name, handler, self._close)
+        await self._keep(queue)
+        return queue
+
+    async def exchange(
+        self, name: str, algorithm: str, routing_key: str, handler: Callable[[QueueEvent], Awaitable[None]]
+    ) -> Queue:
+        """A queue of an exchange, registered."""
+        queue = Exchange(name, algorithm, routing_key, handler, self._close)
         await self._keep(queue)
         return queue
 
