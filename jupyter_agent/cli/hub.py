@@ -13,7 +13,8 @@ from jupyter_agent.cli.context import Context
 def serve(context: Context, given: argparse.Namespace) -> NoReturn:
     """Become the hub."""
     port = [] if given.port is None else ["--port", str(given.port)]
-    _become(context, "--home", str(context.home.path), *port, *(["--json"] if context.console.json else []))
+    rate = [] if given.rate_limit is None else [f"--rate-limit={given.rate_limit}"]
+    _become(context, "--home", str(context.home.path), *port, *rate, *_json(context))
 
 
 def add_user(context: Context, given: argparse.Namespace) -> NoReturn:

@@ -85,6 +85,14 @@ def _agent(commands: Commands) -> None:
 def _hub(commands: Commands) -> None:
     hub, below = commands.group("hub", "run the embedded OpenFlow in the foreground", "hub:serve")
     hub.add_argument("--port", type=_port, help="the port to listen on (else the one it had before, or a free one)")
+    hub.add_argument(
+        "--rate-limit",
+        metavar="N",
+        nargs="?",
+        type=_count,
+        const=30,
+        help="answer so many requests a second of each client (30), as a real OpenFlow does; else all",
+    )
     _user, users = below.group("user", "the hub's users")
     add = users.add("add", "add a user, or give one a new password", "hub:add_user")
     add.add_argument("name", metavar="NAME")

@@ -27,7 +27,8 @@ import psutil
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import Home, Lock, read_json, write_private
 from jupyter_agent.hub import accounts
-from jupyter_agent.hub.network.server import Server
+from jupyter_agent.hub.network import descriptors, rates
+from jupyter_agent.hub.network.server import CAPACITY, Server
 from jupyter_agent.hub.transfer import commands as transfer
 from jupyter_agent.hub.users import USERNAME, Users
 
@@ -75,6 +76,15 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--port", type=int, help="listen on this port; without it on the same one as before")
     top.add_argument("--json", action="store_true", help="print the address and the credentials as JSON when ready")
     top.add_argument("--exit-when-idle", type=float, metavar="SECONDS", help="end so long after the last client left")
+    top.add_argument(
+        "--rate-limit",
+        type=int,
+        nargs="?",
+        const=rates.DEFAULT,
+        default=0,
+        metavar="N",
+        help=f"answer so many requests a second of each client ({rates.DEFAULT}); without it all",
+    )
     commands = top.add_subparsers(dest="command")
     user = commands.add_parser("user-add", help="add a user, or give one a new password; it is read from stdin")
     user.add_argument("--home", default=argparse.SUPPRESS, help="the agent's home")
@@ -101,7 +111,10 @@ async def serve(home: Home, options: argparse.Namespace) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    async with Server(home.hub) as server:
+    if options.rate_limit < 0:
+        raise InvalidInput("A rate limit is a number of requests a second, or 0 for none.")
+    capacity = descriptors.room(descriptors.raise_limit(), CAPACITY)
+    async with Server(home.hub, rate=options.rate_limit, capacity=capacity) as server:
         owner = await owner_of(home, server.users)
         await listen(home, server, options.port)
         about = {"apiurl": server.url, "pid": os.getpid(), "started": psutil.Process().create_time()}
