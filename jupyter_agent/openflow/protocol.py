@@ -14,6 +14,7 @@ import functools
 import json
 import secrets
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -206,6 +207,19 @@ class Encoded:
 def encoded(message: Message) -> Encoded:
     """A message, encoded: with a big one this is most of the work, and may be done in any thread."""
     return Encoded(message.DESCRIPTOR.full_name, message.SerializeToString())
+
+
+def is_big(message: Message) -> bool:
+    """Whether a message is worth a thread when it is encoded."""
+    return any(_is_big(value) for _, value in message.ListFields())
+
+
+def _is_big(value: object) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) > BIG
+    if isinstance(value, Message):
+        return is_big(value)
+    return isinstance(value, Sequence) and any(map(_is_big, value))
 
 
 def _data_field(data: Encoded) -> list[bytes]:

@@ -13,7 +13,8 @@ from jupyter_agent.errors import AgentError, SignInFailed, Unavailable
 from jupyter_agent.hub.callers import Caller
 from jupyter_agent.hub.commands.signin import user_message
 from jupyter_agent.hub.commands.table import perform
-from jupyter_agent.hub.network.connection import Connection, Transport
+from jupyter_agent.hub.network.connection import Connection
+from jupyter_agent.hub.network.outbox import Transport
 from jupyter_agent.hub.network.rates import Rate
 from jupyter_agent.hub.services import Services
 from jupyter_agent.hub.users import SHORT_S

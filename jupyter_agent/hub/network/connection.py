@@ -10,19 +10,22 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
 
 from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
 
 from jupyter_agent.errors import AgentError, ProtocolError
 from jupyter_agent.hub.data.documents import new_id
+from jupyter_agent.hub.network.outbox import Outbox, Transport
 from jupyter_agent.openflow.proto.openiap_pb2 import BeginStream, EndStream, Envelope, ErrorResponse, Stream
-from jupyter_agent.openflow.protocol import Session, unpack
+from jupyter_agent.openflow.protocol import BIG, Encoded, Session, decode, encoded, is_big, unpack
 
 LOG = logging.getLogger(__name__)
 
 MAX_REQUESTS = 64
 """Requests of one connection under way at once; what comes then waits in the network."""
+
+MAX_ANSWERS = 16
+"""Of these, requests whose answers may be long: so many wait in memory for a client that does not read."""
 
 MAX_UPLOADS = 16
 MAX_SENTENCE = 1000
@@ -33,20 +36,11 @@ MAX_UNSENT = 64 << 20
 
 STREAM_PARTS = frozenset({"beginstream", "stream", "endstream"})
 UNANSWERED = frozenset({"ping", "pong", "noop"})
+LONG_ANSWERS = frozenset({"query", "aggregate", "distinct", "getdocumentversion", "popworkitem"})
 IN_TURN = frozenset({"signin"})
 """Commands that are done before what follows is looked at, so that a client need not wait for the answer."""
 
 NORMAL, PROTOCOL_BROKEN, TRY_AGAIN = 1000, 1002, 1013
-
-
-class Transport(Protocol):
-    """What a connection needs of the network."""
-
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Queue bytes at once, in order; the result is done when the network has taken them."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End the connection."""
 
 
 class Upload:
@@ -93,7 +87,9 @@ class Connection:
         self._transport = transport
         self._perform = perform
         self._session = session or Session()
+        self._outbox = Outbox(transport)
         self._slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._answers = asyncio.Semaphore(MAX_ANSWERS)
         self._uploads: dict[str, Upload] = {}
         self._unsent = 0
         self._requests: asyncio.TaskGroup | None = None
@@ -107,6 +103,11 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether it has ended, or is about to."""
         return self._closed.is_set()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of events that the network has not taken yet."""
+        return self._unsent
 
     def sign_in(self, user: str, *, kind: str, version: str, pings: bool, expires_s: float) -> None:
         """From now on requests are made as this user; ``expires_s`` (since 1970) is when the token does."""
@@ -127,21 +128,23 @@ class Connection:
         self.heard_s = time.monotonic()
         await self._is_served.wait()
         try:
-            for envelope in self._session.receive(data):
-                if self.is_closed:
-                    return
-                await self._take(envelope)
+            for record in self._session.records(data):
+                size = len(record)
+                decoded = decode(record) if size < BIG else await asyncio.to_thread(decode, record)
+                for envelope in self._session.take(decoded, size):
+                    if self.is_closed:
+                        return
+                    await self._take(envelope)
         except ProtocolError as error:
             LOG.warning("%r is closed: %s", self, error)
             self.close(PROTOCOL_BROKEN, str(error))
 
-    def send(self, command: str, message: Message | None = None, *, rid: str = "") -> Awaitable[None]:
+    def send(self, command: str, message: Message | Encoded | None = None, *, rid: str = "") -> asyncio.Future[None]:
         """Queue an envelope; the result is done when the network has taken it.
 
         Raises `InvalidInput` for one that is too long.
         """
-        data = self._session.envelope(command, message, rid=rid)
-        return self._transport.write(data)
+        return self._outbox.put(self._session.frame(command, message, rid=rid))
 
     def push(self, command: str, message: Message | None = None) -> None:
         """Send an event. A client that does not take them in time is disconnected."""
@@ -152,13 +155,13 @@ class Connection:
             self.close(TRY_AGAIN, "too slow")
             return
         try:
-            data = self._session.envelope(command, message)
+            pieces = self._session.frame(command, message)
         except AgentError as error:
             LOG.warning("%r was not sent a %s: %s", self, command, error)
             return
-        self._unsent += len(data)
-        sent = asyncio.ensure_future(self._transport.write(data))
-        sent.add_done_callback(lambda done: self._was_sent(len(data), done))
+        size = sum(map(len, pieces))
+        self._unsent += size
+        self._outbox.put(pieces).add_done_callback(lambda _: self._was_sent(size))
 
     async def send_file(self, rid: str, parts: AsyncIterator[bytes]) -> None:
         """Send the parts of a file as a stream that belongs to the request ``rid``."""
@@ -177,6 +180,7 @@ class Connection:
         """End the connection, once."""
         if not self.is_closed:
             self._closed.set()
+            self._outbox.flush()
             self._transport.close(code, reason[:100])
 
     def lost(self) -> None:
@@ -189,10 +193,8 @@ class Connection:
             upload.drop()
         raise _Closed
 
-    def _was_sent(self, size: int, done: asyncio.Future[None]) -> None:
+    def _was_sent(self, size: int) -> None:
         self._unsent -= size
-        if not done.cancelled():
-            done.exception()  # a connection that is gone is noticed elsewhere
 
     async def _take(self, envelope: Envelope) -> None:
         command = envelope.command.lower()
@@ -228,7 +230,11 @@ class Connection:
 
     async def _serve_request(self, command: str, envelope: Envelope) -> None:
         try:
-            await self._answer(command, envelope)
+            if command in LONG_ANSWERS:
+                async with self._answers:
+                    await self._answer(command, envelope)
+            else:
+                await self._answer(command, envelope)
         finally:
             if command == "upload":
                 self._uploads.pop(envelope.id).drop()
@@ -238,8 +244,7 @@ class Connection:
     async def _answer(self, command: str, envelope: Envelope) -> None:
         """Do what is asked and send the reply, or what stands in the way of it."""
         try:
-            reply = await self._perform(self, envelope, unpack(envelope))
-            sent = self.send(f"{command}reply", reply, rid=envelope.id)
+            sent = self.send(f"{command}reply", await self._reply(envelope), rid=envelope.id)
         except AgentError as error:
             sent = self._refuse(envelope, str(error))
         except Exception:  # of ours: logged, and of no use to the client
@@ -247,7 +252,14 @@ class Connection:
             sent = self._refuse(envelope, f"The hub could not do this {command} because of a fault of its own.")
         await sent
 
-    def _refuse(self, envelope: Envelope, message: str) -> Awaitable[None]:
+    async def _reply(self, envelope: Envelope) -> Message | Encoded:
+        """What is asked for, and what comes of it; big messages are decoded and encoded in a thread."""
+        data = envelope.data.value
+        request = unpack(envelope) if len(data) < BIG else await asyncio.to_thread(unpack, envelope)
+        reply = await self._perform(self, envelope, request)
+        return await asyncio.to_thread(encoded, reply) if is_big(reply) else reply
+
+    def _refuse(self, envelope: Envelope, message: str) -> asyncio.Future[None]:
         return self.send("error", ErrorResponse(message=message[:MAX_SENTENCE]), rid=envelope.id)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NoReturn
 
 import grpc  # noqa: TID251 - the hub is a server
@@ -108,13 +108,13 @@ class _Wire:
         self._is_closed = False
         self.reason = ""
 
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Queue a record; what is written to one that is gone goes nowhere."""
+    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        """Queue records; what is written to one that is gone goes nowhere."""
         sent = asyncio.get_running_loop().create_future()
         if self._is_closed:
             sent.set_result(None)
         else:
-            self._unsent.put_nowait((data, sent))
+            self._unsent.put_nowait((b"".join(pieces), sent))
         return sent
 
     def close(self, code: int, reason: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -228,8 +228,11 @@ def _numbers(data: bytes) -> Iterator[bytes]:
 class _Nowhere:
     """The transport of who has no connection."""
 
-    async def write(self, data: bytes) -> None:
+    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:  # noqa: ARG002 - it goes nowhere
         """Let it go."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     def close(self, code: int, reason: str) -> None:
         """There is nothing to close."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
 
 from jupyter_agent.errors import Unavailable
-from jupyter_agent.hub.network.connection import Connection, Transport
+from jupyter_agent.hub.network.connection import Connection
+from jupyter_agent.hub.network.outbox import PIECE, Transport, in_pieces
 from jupyter_agent.hub.network.routes import Front, Route
 from jupyter_agent.openflow.protocol import MAX_RECORD, Session
 
@@ -95,18 +95,31 @@ class _Wire:
 
     socket: Socket
 
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Queue a message."""
+    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        """Send them as messages that are not too long, one when the one before was taken."""
+        if sum(map(len, pieces)) <= PIECE:
+            return self._send(b"".join(pieces))
+        return asyncio.ensure_future(self._send_all(in_pieces(pieces)))
+
+    def _send(self, piece: bytes) -> asyncio.Future[None]:
         try:
-            return _quiet(self.socket.write_message(data, binary=True))
+            sent = self.socket.write_message(piece, binary=True)
         except WebSocketClosedError:
-            return asyncio.sleep(0)
+            sent = asyncio.get_running_loop().create_future()
+            sent.set_result(None)
+        sent.add_done_callback(_heard)
+        return sent
+
+    async def _send_all(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            await asyncio.wait({self._send(piece)})
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye."""
         self.socket.close(code, reason)
 
 
-async def _quiet(sent: Awaitable[None]) -> None:
-    with contextlib.suppress(WebSocketClosedError):
-        await sent
+def _heard(sent: asyncio.Future[None]) -> None:
+    """A connection that is gone is noticed elsewhere."""
+    if not sent.cancelled():
+        sent.exception()

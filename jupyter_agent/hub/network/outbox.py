@@ -1,0 +1,84 @@
+"""What is on its way out to one client.
+
+It knows order, and that the network takes things in its own time; it refuses to know what the bytes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+PIECE = 1 << 20
+"""Bytes that are written at once; more would hold up the event loop."""
+
+
+class Transport(Protocol):
+    """What a connection needs of the network."""
+
+    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        """Send whole records, in order; the result is done, and never an error, when the network has taken them.
+
+        The next are written when these were taken, or when the connection is about to be closed.
+        """
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection."""
+
+
+class Outbox:
+    """The records that wait for the network. Those of one turn of the event loop leave together."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting: list[bytes] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_writing = self._is_long = False
+
+    def put(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        """Queue a record; the result is done when the network has taken it."""
+        loop = asyncio.get_running_loop()
+        if not self._waiters and not self._is_writing:
+            loop.call_soon(self._write)
+        self._waiting += pieces
+        self._waiters.append(loop.create_future())
+        return self._waiters[-1]
+
+    def flush(self) -> None:
+        """Write what waits, because the connection is about to be closed; not into the middle of a long record."""
+        if not self._is_long:
+            self._is_writing = False
+            self._write()
+
+    def _write(self) -> None:
+        if self._is_writing or not self._waiters:
+            return
+        pieces, waiters = self._waiting, self._waiters
+        self._waiting, self._waiters = [], []
+        self._is_writing, self._is_long = True, sum(map(len, pieces)) > PIECE
+        self._transport.write(pieces).add_done_callback(lambda _: self._written(waiters))
+
+    def _written(self, waiters: list[asyncio.Future[None]]) -> None:
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._is_writing = self._is_long = False
+        self._write()
+
+
+def in_pieces(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """The same bytes in as few pieces as may be, none longer than `PIECE`."""
+    small: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if small and size + len(piece) > PIECE:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(piece) <= PIECE:
+            small.append(piece)
+            size += len(piece)
+            continue
+        for start in range(0, len(piece), PIECE):
+            yield piece[start : start + PIECE]
+    if small:
+        yield b"".join(small)
