@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jupyter_agent.errors import ServerRefused
+from jupyter_agent.errors import InvalidInput, ServerRefused
+from jupyter_agent.hub.callers import SYSTEM
 from jupyter_agent.hub.data.documents import new_id
+from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.store import Documents, Store
+from jupyter_agent.hub.operations import Collection
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, USERS
@@ -145,6 +151,37 @@ async def test_many_are_inserted_or_updated_in_their_order(client: Client, thing
     assert (await client.query(things, {"_id": second["_id"]}))[0]["n"] == 9
 
 
+async def test_a_batch_is_what_its_items_are_one_by_one(client: Client, hub: Hub, things: str) -> None:
+    chance = random.Random(7)  # noqa: S311 - no secrets
+    values: list[Any] = ["a", "b", 1, 1.0, True, None, "2024-01-02T03:04:05.678Z", "__REGEXP /x/"]
+    for batch in range(12):
+        kinds = values if batch % 3 else [*values, ["a"], {"x": 1}]
+        items = [{"k": chance.choice(kinds), "_type": chance.choice("tT"), "n": n} for n in range(12)]
+        items = [{name: value for name, value in item.items() if value is not None} for item in items]
+        names = [f"{things} {batch} {each}" for each in ("together", "apart")]
+        results: list[Any] = []
+        for name in names:
+            for earlier in items[:3]:
+                await client.insert_one(name, earlier)
+        try:
+            results.append(len(await put_many(client, names[0], items[3:], "k,_type")))
+        except ServerRefused as error:
+            results.append(str(error))
+        try:
+            for item in items[3:]:
+                await put_many(client, names[1], [item], "k, _type")
+            results.append(9)
+        except ServerRefused as error:
+            results.append(str(error))
+            continue
+        assert results[0] == results[1]
+        found = [
+            await client.query(name, {}, projection={"_id": 0, "k": 1, "_type": 1, "n": 1, "_version": 1})
+            for name in names
+        ]
+        assert sorted(map(json.dumps, found[0])) == sorted(map(json.dumps, found[1]))
+
+
 async def test_many_are_written_or_none(client: Client, things: str) -> None:
     await client.insert_one(things, {"_id": "1", "name": "x"})
     await client.insert_one(things, {"_id": "2", "name": "x"})
@@ -197,16 +234,20 @@ async def test_too_many_items_and_too_big_ones_are_refused(client: Client, thing
     assert await client.count(f"{things}_hist", {}) == 0
 
 
-async def test_a_result_that_is_too_big_is_refused_in_a_sentence(client: Client, things: str) -> None:
-    for _ in range(9):
-        await ask(client, pb.InsertOneRequest(collectionname=things, item=json.dumps({"text": "x" * 15_500_000})))
-    with pytest.raises(ServerRefused, match="The result is bigger than 128 MiB: ask for fewer documents with top"):
-        await client.query(things, {})
-    with pytest.raises(ServerRefused, match="MiB"):
-        await aggregated(client, things)
-    assert len(await client.query(things, {}, projection={"n": 1})) == 9
-    assert await client.count(things, {}) == 9
-    await ask(client, pb.DropCollectionRequest(collectionname=things))
+async def test_a_result_that_is_too_big_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    def query(documents: Documents) -> str:
+        return Collection(documents, SYSTEM, "things").query(compile_filter({}))
+
+    def fill(documents: Documents) -> None:
+        for number in range(9):
+            documents.insert("things", {"_id": str(number), "text": "x" * 15_500_000})
+
+    async with Store(tmp_path / "hub.db") as store:
+        await store.write(fill)
+        with pytest.raises(InvalidInput, match="The result is bigger than 128 MiB: ask for fewer documents with top"):
+            await store.read(query)
+        await store.write(lambda documents: documents.delete("things", {"_id": "8"}))
+        assert len(await store.read(query)) > 120_000_000
 
 
 async def test_others_read_while_many_are_written(client: Client, things: str) -> None:
@@ -261,6 +302,37 @@ async def test_aggregates_and_distinct_see_what_the_caller_may_read(client: Clie
         assert await distinct(ivy, things, "n", '{"n": {"$gt": 1}}') == ["3"]
         with pytest.raises(ServerRefused, match="is not the name of a collection"):
             await aggregated(ivy, things, {**lookup, "$lookup": {**lookup["$lookup"], "from": "fs.chunks"}})
+
+
+async def test_a_read_that_failed_halfway_keeps_nobody_in_the_past(tmp_path: Path) -> None:
+    everything = compile_filter({})
+
+    def broken(documents: Documents) -> None:
+        for document in documents.find("things", everything):
+            raise InvalidInput(document["_id"])
+
+    async with Store(tmp_path / "hub.db") as store:
+        await store.write(lambda documents: [documents.insert("things", {"_id": str(n)}) for n in range(20)])
+        failures = await asyncio.gather(*(store.read(broken) for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(failure, InvalidInput) for failure in failures)  # kept, with all that they hold
+        await store.write(lambda documents: documents.insert("things", {"_id": "new"}))
+        found = await asyncio.gather(*(store.read(lambda documents: documents.get("things", "new")) for _ in range(10)))
+        assert found == [{"_id": "new"}] * 10
+
+
+async def test_what_takes_too_long_is_undone(tmp_path: Path) -> None:
+    def late(documents: Documents) -> None:
+        collection = Collection(documents, SYSTEM, "things")
+        collection.insert({"n": 1})
+        collection._until = 0  # as if ten seconds had gone by
+        collection.insert_many([{"n": 2}])
+
+    async with Store(tmp_path / "hub.db") as store:
+        with pytest.raises(
+            InvalidInput, match=r"This takes longer than 10 s, .* in smaller parts\. Nothing was changed"
+        ):
+            await store.write(late)
+        assert await store.read(lambda documents: documents.count("things")) == 0
 
 
 async def test_distinct_values_are_texts(client: Client, things: str) -> None:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -19,13 +19,16 @@ from jupyter_agent.hub.callers import Caller, Document, checked_acl, owned, secu
 from jupyter_agent.hub.data.aggregates import Pipeline
 from jupyter_agent.hub.data.documents import Date, new_id, wire
 from jupyter_agent.hub.data.filters import Filter, compile_filter
-from jupyter_agent.hub.data.results import Order, Projection, distinct, page
+from jupyter_agent.hub.data.results import Order, Projection, Rank, distinct, page, rank
 from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.data.tables import HISTORY
 from jupyter_agent.hub.data.updates import check_update, updated
 from jupyter_agent.openflow.rights import Right
 
 T = TypeVar("T")
+
+Identity = tuple[Rank, ...]
+"""What tells documents apart: the values of some of their fields."""
 
 Guard = Callable[[Documents, Caller, Document | None, Document | None], None]
 """Rules of one collection, called with the old and the new document (``None``: there is none) before it is written.
@@ -41,6 +44,12 @@ MAX_RESULT = 128 << 20
 
 MAX_ITEMS = 10_000
 """Documents in one command that inserts."""
+
+AT_ONCE = 500
+"""Items that are looked for at once, where many are inserted or updated."""
+
+WORTH_IT = 5
+"""How many of them make that worth it."""
 
 MAX_HOLD_S = 10
 """How long one command may write: nobody else can meanwhile."""
@@ -95,6 +104,8 @@ class Collection:
 
     def count(self, wanted: Filter) -> int:
         """How many documents match that the caller may read."""
+        if not wanted.query and self._caller.is_admin and self._view is None:
+            return self._documents.count(self._name)
         return sum(1 for _ in self.readable(wanted))
 
     def aggregate(self, pipeline: Pipeline) -> str:
@@ -170,18 +181,21 @@ class Collection:
         Raises `InvalidInput` when several have.
         """
         fields = unique_fields(names)
-        found: list[Document] = []
-        if fields != ["_id"] or item.get("_id"):
-            same = compile_filter({name: {"$eq": item.get(name)} for name in fields})
-            found = list(islice(self.readable(same), 2))
-        if len(found) > 1:
-            raise InvalidInput(f"More than one document has the same {', '.join(fields)}: none was changed.")
-        return self.update_one({**item, "_id": found[0]["_id"]}) if found else self.insert(item)
+        return self._put(fields, item, self._ids_like(fields, item))
 
     def insert_or_update_many(self, names: str, items: Sequence[Document]) -> list[Document]:
         """The same for each of the items, in their order: all, or none. Raises `InvalidInput` for too many."""
         check_number(items)
-        return [self.insert_or_update(names, item) for item in self._in_time(items)]
+        fields = unique_fields(names)
+        written: list[Document] = []
+        for begin in range(0, len(items), AT_ONCE):
+            some = items[begin : begin + AT_ONCE]
+            known = self._ids_by_identity(fields, some)
+            for item in self._in_time(some):
+                ids = self._ids_like(fields, item) if known is None else known.setdefault(_identity(fields, item), [])
+                written.append(self._put(fields, item, ids))
+                ids[:] = [written[-1]["_id"]]
+        return written
 
     def delete_one(self, id: str) -> int:  # noqa: A002 - what OpenFlow calls it
         """Delete a document: 1, as the real server says also when there is none that the caller may read.
@@ -255,6 +269,29 @@ class Collection:
         if self._is_history:
             raise AccessDenied(f"Access denied: {self._name} is a history, which cannot be changed.")
 
+    def _put(self, fields: list[str], item: Document, ids: list[str]) -> Document:
+        if len(ids) > 1:
+            raise InvalidInput(f"More than one document has the same {', '.join(fields)}: none was changed.")
+        return self.update_one({**item, "_id": ids[0]}) if ids else self.insert(item)
+
+    def _ids_like(self, fields: list[str], item: Document) -> list[str]:
+        """The ids of documents with the same values in these fields: two are enough to know that they are too many."""
+        if fields == ["_id"] and not item.get("_id"):
+            return []
+        same = compile_filter({field: {"$eq": _sought(field, item)} for field in fields})
+        return [document["_id"] for document in islice(self.readable(same), 2)]
+
+    def _ids_by_identity(self, fields: list[str], items: Sequence[Document]) -> dict[Identity | None, list[str]] | None:
+        """The same for many items by one look at the collection; ``None`` where each has to be looked for by itself."""
+        if len(items) < WORTH_IT or fields == ["_id"] or None in {_identity(fields, item) for item in items}:
+            return None
+        sought = {field: {"$in": list({rank(_sought(field, item)): _sought(field, item) for item in items}.values())}
+                  for field in fields}  # fmt: skip
+        found: dict[Identity | None, list[str]] = {}
+        for document in self._in_time(self.readable(compile_filter(sought))):
+            found.setdefault(_identity(fields, document), []).append(document["_id"])
+        return None if None in found else found
+
     def _writable(self, id: object) -> Document:  # noqa: A002 - what OpenFlow calls it
         if not isinstance(id, str) or not id:
             raise InvalidInput("The item has no _id: updateone needs the _id of the document that it replaces.")
@@ -325,6 +362,22 @@ def unique_fields(names: str) -> list[str]:
         if "." in field:
             raise InvalidInput(f"{field!r} cannot tell documents apart: uniqeness names fields of the document itself.")
     return fields
+
+
+def _sought(field: str, item: Document) -> Any:
+    """The value by which a document like ``item`` is found: types are stored in small letters."""
+    value = item.get(field)
+    return value.lower() if field == "_type" and isinstance(value, str) else value
+
+
+def _identity(fields: list[str], item: Document) -> Identity | None:
+    """``None`` when there is a value that could be equal to others than itself alone."""
+    values = [_sought(field, item) for field in fields]
+    if any(
+        isinstance(value, list | dict) or (isinstance(value, str) and value.startswith("__REGEXP ")) for value in values
+    ):
+        return None
+    return tuple(rank(value) for value in values)
 
 
 def _array(documents: Iterable[Document]) -> str:

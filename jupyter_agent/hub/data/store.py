@@ -56,7 +56,13 @@ class Documents:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._shapes: dict[str, Shape | None] = {}
+        self._reading: set[sqlite3.Cursor] = set()
         self.changes: list[Change] = []
+
+    def close(self) -> None:
+        """End what is still being read, whoever holds it: it would keep its connection in the past."""
+        for cursor in list(self._reading):
+            self._end(cursor)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -75,10 +81,14 @@ class Documents:
         if (shape := self._shape(collection)) is None:
             return
         where, parameters = _where(wanted, shape)
-        for (text,) in self._connection.execute(f"SELECT doc FROM {shape.table}{where}", parameters):  # noqa: S608
-            document = restored(text)
-            if wanted.matches(document):
-                yield document
+        rows = self._read(f"SELECT doc FROM {shape.table}{where}", parameters)  # noqa: S608 - of ours
+        try:
+            for (text,) in rows:
+                document = restored(text)
+                if wanted.matches(document):
+                    yield document
+        finally:
+            self._end(rows)
 
     def count(self, collection: str) -> int:
         """How many documents there are."""
@@ -104,12 +114,13 @@ class Documents:
             terms = f"+{terms}"  # SQLite takes no index for that
         odd = f"({found.odd})" if found.odd else "0"
         first = f"{odd} DESC, " if found.odd else ""
-        rows = self._connection.execute(
-            f"SELECT n, {odd} FROM {source}{where} ORDER BY {first}{terms}",  # noqa: S608 - of ours
-            parameters,
-        )
+        statement = f"SELECT n, {odd} FROM {source}{where} ORDER BY {first}{terms}"  # noqa: S608 - of ours
+        rows = self._read(statement, parameters)
         row = rows.fetchone()
-        return None if row and row[1] else self._matching(shape, wanted, row, rows)
+        if row and row[1]:
+            self._end(rows)
+            return None
+        return self._matching(shape, wanted, row, rows)
 
     def next_due(self, queue: str, now: Date) -> Document | None:
         """The work item of this queue that is to be given out now, ``None`` when none is due."""
@@ -268,11 +279,23 @@ class Documents:
     ) -> Iterator[Document]:
         one = f"SELECT doc FROM {shape.table} WHERE n = ?"  # noqa: S608 - ours
         row = first
-        while row is not None:
-            document = restored(self._connection.execute(one, row[:1]).fetchone()[0])
-            if wanted.matches(document):
-                yield document
-            row = rows.fetchone()
+        try:
+            while row is not None:
+                document = restored(self._connection.execute(one, row[:1]).fetchone()[0])
+                if wanted.matches(document):
+                    yield document
+                row = rows.fetchone()
+        finally:
+            self._end(rows)
+
+    def _read(self, statement: str, parameters: list[Any]) -> sqlite3.Cursor:
+        cursor = self._connection.execute(statement, parameters)
+        self._reading.add(cursor)
+        return cursor
+
+    def _end(self, cursor: sqlite3.Cursor) -> None:
+        self._reading.discard(cursor)
+        cursor.close()
 
     def _refuse_lists(self, shape: Shape, index: Index) -> None:
         scope = f" AND {index.scope}" if index.scope else ""
@@ -287,6 +310,13 @@ class Documents:
 OF_ITEM = ("name", "_type", "_acl", "_modified", "_modifiedby", "_modifiedbyid")
 STAMPS = ("_modified", "_modifiedby", "_modifiedbyid")
 """What a document of the history has from the document that it keeps."""
+
+
+def _done(job: Callable[[Documents], T], documents: Documents) -> T:
+    try:
+        return job(documents)
+    finally:
+        documents.close()
 
 
 def _where(wanted: Filter, shape: Shape) -> tuple[str, list[Any]]:
@@ -327,7 +357,7 @@ class Store:
 
     async def read(self, job: Callable[[Documents], T]) -> T:
         """Run ``job``, which must not write, in a thread on one consistent state."""
-        return await self._database.read(lambda connection: job(Documents(connection)))
+        return await self._database.read(lambda connection: _done(job, Documents(connection)))
 
     async def write(self, job: Callable[[Documents], T], *, then: Callable[[T], None] | None = None) -> T:
         """Run ``job`` in the writer's thread; all that it did is on disk when this returns, or nothing is.
@@ -338,7 +368,7 @@ class Store:
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Change]]:
             documents = Documents(connection)
-            return job(documents), documents.changes
+            return _done(job, documents), documents.changes
 
         def tell(done: tuple[T, list[Change]]) -> None:
             self._tell(done)
