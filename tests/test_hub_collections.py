@@ -307,12 +307,16 @@ async def test_aggregates_and_distinct_see_what_the_caller_may_read(client: Clie
 async def test_a_read_that_failed_halfway_keeps_nobody_in_the_past(tmp_path: Path) -> None:
     everything = compile_filter({})
 
+    def twenty(documents: Documents) -> None:
+        for number in range(20):
+            documents.insert("things", {"_id": str(number)})
+
     def broken(documents: Documents) -> None:
-        for document in documents.find("things", everything):
-            raise InvalidInput(document["_id"])
+        found = documents.find("things", everything)
+        raise InvalidInput(next(found)["_id"])
 
     async with Store(tmp_path / "hub.db") as store:
-        await store.write(lambda documents: [documents.insert("things", {"_id": str(n)}) for n in range(20)])
+        await store.write(twenty)
         failures = await asyncio.gather(*(store.read(broken) for _ in range(10)), return_exceptions=True)
         assert all(isinstance(failure, InvalidInput) for failure in failures)  # kept, with all that they hold
         await store.write(lambda documents: documents.insert("things", {"_id": "new"}))
