@@ -294,8 +294,9 @@ class Documents:
         return cursor
 
     def _end(self, cursor: sqlite3.Cursor) -> None:
-        self._reading.discard(cursor)
-        cursor.close()
+        if cursor in self._reading:
+            self._reading.remove(cursor)
+            cursor.close()
 
     def _refuse_lists(self, shape: Shape, index: Index) -> None:
         scope = f" AND {index.scope}" if index.scope else ""
