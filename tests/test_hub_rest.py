@@ -156,7 +156,13 @@ def test_plain_json(hub: Hub) -> None:
     ],
 )
 def test_what_is_wrong_has_a_status_and_a_sentence(
-    hub: Hub, command: str, given: Any, token: str | None, status: int, sentence: str
+    hub: Hub,
+    *,
+    command: str,
+    given: Any,
+    token: str | None,
+    status: int,
+    sentence: str,
 ) -> None:
     answer = plain(hub, command, given, token)
     assert answer.status == status, answer.text
