@@ -30,7 +30,8 @@ def all_null(document: Document, path: str, operator: str, operand: Any) -> bool
 def index_and_null(document: Document, path: str, operator: str, operand: Any) -> bool:
     """A number in a path means an element only; MongoDB also looks for a field of that name in the list's objects."""
     asks = operand is None or (isinstance(operand, list) and None in operand) or operator == "$exists"
-    return asks and crosses(document, path.split("."), indexed=True)
+    names = path.split(".")
+    return asks and (crosses(document, names, indexed=True) or (names[-1].isdecimal() and is_lacking(document, names)))
 
 
 def empty_list_in(document: Document, path: str, operator: str, operand: Any) -> bool:
@@ -133,6 +134,11 @@ def join_with_undefined(documents: list[Document], stage: str, value: Any, their
     return stage == "$lookup" and not isinstance(theirs, Refused) and any(None in each[value["as"]] for each in theirs)
 
 
+def broken(documents: list[Document], stage: str, value: Any, theirs: Any) -> bool:
+    """A path that meets null in a list ends in a TypeError."""
+    return isinstance(theirs, Refused) and "Cannot read properties of null" in str(theirs)
+
+
 def count_of_nothing(documents: list[Document], stage: str, value: Any, theirs: Any) -> bool:
     """$count gives a zero where no document comes in; MongoDB gives no document then."""
     return stage == "$count" and not documents
@@ -211,6 +217,7 @@ STAGES = (
     number_in_path,
     join_on_nothing,
     join_with_undefined,
+    broken,
     count_of_nothing,
     group_of_missing,
     extremes_of_lists,

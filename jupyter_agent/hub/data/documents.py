@@ -6,12 +6,15 @@ any field means.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -30,8 +33,10 @@ DOT = "____"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
-# OpenFlow's rule: a text is a date only when its seconds have a fraction.
-ISO_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}(?:Z|[+-]\d\d:?\d\d)?")
+FIRST_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
+LAST_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
+# OpenFlow's rule: a text is a date only when its seconds have a fraction. (Python's parser takes more, by version.)
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{1,9}(?:Z|[+-]\d\d:?\d\d)?", re.ASCII)
 ISO_LENGTHS = range(len("2024-01-02T03:04:05.6"), len("2024-01-02T03:04:05.678901234+00:00") + 1)
 
 
@@ -87,7 +92,10 @@ def parse(text: str, what: str, *, names: bool = False) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"The {what} is not valid JSON: {error}.") from error
-    return _taken(value, what, _stored_name if names else _same, MAX_DEPTH)
+    value = _taken(value, what, MAX_DEPTH, names=names)
+    if LONG_NUMBER.search(text):
+        _refuse_rounding(text, what)
+    return value
 
 
 def parse_object(text: str, what: str, *, names: bool = False) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def parse_object(text: str, what: str, *, names: bool = False) -> dict[str, Any]
 
 def with_stored_names(value: Any, what: str) -> Any:
     """A value out of a query or an update as part of a document: names with dots get their stored form."""
-    return _taken(value, what, _stored_name, MAX_DEPTH)
+    return _taken(deepcopy(value), what, MAX_DEPTH, names=True)
 
 
 def wire(value: Any) -> str:
@@ -141,24 +149,49 @@ KINDS: dict[type, str] = {
 }  # fmt: skip
 
 
-def _taken(value: Any, what: str, name: Callable[[str], str], levels: int) -> Any:
+def _taken(value: Any, what: str, levels: int, *, names: bool) -> Any:
+    """A value of JSON with its dates and names, made of the same objects and lists where it can be."""
     if isinstance(value, str):
-        return _date(value) if len(value) in ISO_LENGTHS else value
-    if isinstance(value, dict):
-        if levels == 0:
-            raise InvalidInput(f"The {what} is nested deeper than {MAX_DEPTH} levels.")
-        if "$date" in value:  # that is how dates are stored
-            raise InvalidInput(f'A date in the {what} is written as text, like "2024-01-02T03:04:05.678Z".')
-        return {
-            _checked(name(key), what): _taken(item, what, name, levels - 1)
-            for key, item in value.items()
-            if not key.startswith("$$")
-        }
-    if isinstance(value, list):
-        if levels == 0:
-            raise InvalidInput(f"The {what} is nested deeper than {MAX_DEPTH} levels.")
-        return [_taken(item, what, name, levels - 1) for item in value]
+        return _date(value)
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        raise InvalidInput(f"The {what} is nested deeper than {MAX_DEPTH} levels.")
+    if isinstance(value, dict) and _has_odd_names(value, names=names):
+        value = _renamed(value, what, names=names)
+    for place, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if type(item) is str:
+            if len(item) in ISO_LENGTHS and item[10] == "T":
+                value[place] = _date(item)
+        elif type(item) is dict or type(item) is list:
+            value[place] = _taken(item, what, levels - 1, names=names)
     return value
+
+
+def _has_odd_names(value: dict[str, Any], *, names: bool) -> bool:
+    joined = "\n".join(value)
+    return "$" in joined or "\0" in joined or (names and ("." in joined or DOT in joined))
+
+
+def _renamed(value: dict[str, Any], what: str, *, names: bool) -> dict[str, Any]:
+    if "$date" in value:  # that is how dates are stored
+        raise InvalidInput(f'A date in the {what} is written as text, like "2024-01-02T03:04:05.678Z".')
+    return {_name(name, what, names=names): item for name, item in value.items() if not name.startswith("$$")}
+
+
+def _name(name: str, what: str, *, names: bool) -> str:
+    """A name as it is stored. Raises `InvalidInput` for one that would come back as another."""
+    if "\0" in name:
+        raise InvalidInput(f"A name in the {what} holds a NUL character.")
+    if not names:
+        return name
+    kept = name.replace(".", DOT)
+    if kept.replace(DOT, ".") != name:
+        raise InvalidInput(
+            f"The name {name[:60]!r} in the {what} cannot be stored: {DOT} stands for a dot, so it would come back "
+            f"as {kept.replace(DOT, '.')[:60]!r}."
+        )
+    return kept
 
 
 def _date(text: str) -> Date | str:
@@ -166,23 +199,30 @@ def _date(text: str) -> Date | str:
         return text
     try:
         moment = datetime.fromisoformat(text)
-        return Date(((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND)
+        ms = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
     except (ValueError, OverflowError):
         return text
+    return Date(ms) if FIRST_MS <= ms <= LAST_MS else text
 
 
-def _same(name: str) -> str:
-    return name
+LONG_NUMBER = re.compile(r"\d{19}")
 
 
-def _stored_name(name: str) -> str:
-    return name.replace(".", DOT)
+def _refuse_rounding(text: str, what: str) -> None:
+    """Raise `InvalidInput` for a whole number of more than 64 bits that would come back as another.
 
+    JavaScript writes numbers up to 1e21 without an exponent, with zeros for the digits that it does not know: those
+    come back as they were.
+    """
 
-def _checked(name: str, what: str) -> str:
-    if "\0" in name:
-        raise InvalidInput(f"A name in the {what} holds a NUL character.")
-    return name
+    def whole(digits: str) -> float:
+        nearest = float(digits)
+        is_small = len(digits) < len(str(2**63)) or -(2**63) <= int(digits) < 2**64
+        if not is_small and Decimal(digits) not in (Decimal(nearest), Decimal(repr(nearest))):
+            raise InvalidInput(f"The number {digits[:40]} in the {what} has more than 64 bits: send it as a text.")
+        return nearest
+
+    json.loads(text, parse_int=whole)
 
 
 def _shown(value: Any) -> Any:

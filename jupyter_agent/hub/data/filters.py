@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import mgqpy
@@ -20,10 +20,13 @@ import re2
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data import sql
-from jupyter_agent.hub.data.documents import Date, kind
+from jupyter_agent.hub.data.documents import Date, kind, parse_object
 
 MAX_PATTERN = 1000
 """Characters of a regular expression."""
+
+MAX_KEPT = 2000
+"""Characters of a query that is kept compiled."""
 
 REGEXP = re.compile(r"__REGEXP /(?P<pattern>.*)/(?P<flags>[a-z]*)", re.DOTALL)
 
@@ -44,6 +47,8 @@ class Filter:
 
 def compile_filter(query: object) -> Filter:
     """Raises `InvalidInput` for what is no query, naming an operator that is not offered."""
+    if isinstance(query, dict) and len(query) == 1 and _is_plain_id(query.get("_id")):
+        return Filter(partial(_has_id, query["_id"]), "id = ?", (query["_id"],), query)
     rewritten = _query(query)
     try:
         matcher = mgqpy.Query(rewritten)
@@ -51,6 +56,26 @@ def compile_filter(query: object) -> Filter:
         raise InvalidInput(f"The query cannot be understood: {str(error).removeprefix('query.')}.") from error
     where, parameters = sql.superset(rewritten)
     return Filter(matcher.test, where, tuple(parameters), rewritten)
+
+
+def compile_text(text: str) -> Filter:
+    """The same from JSON text. What is asked again and again is compiled once."""
+    return _kept(text) if len(text) <= MAX_KEPT else compile_filter(parse_object(text, "query"))
+
+
+@lru_cache(maxsize=500)
+def _kept(text: str) -> Filter:
+    return compile_filter(parse_object(text, "query"))
+
+
+def _is_plain_id(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith("__REGEXP ")
+
+
+def _has_id(id: str, document: dict[str, Any]) -> bool:  # noqa: A002 - what OpenFlow calls it
+    """What ``{"_id": id}`` matches, the commonest of queries; ids are texts, but not in what is no whole document."""
+    found = document.get("_id")
+    return found == id if isinstance(found, str) else isinstance(found, list) and id in found
 
 
 class Matching:

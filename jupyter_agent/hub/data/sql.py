@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jupyter_agent.hub.data.documents import Date
@@ -51,6 +52,7 @@ def superset(query: dict[str, Any], scalars: frozenset[str] = frozenset()) -> Co
     return _joined(" AND ", found[:MAX_TERMS]) if found else ("", [])
 
 
+@lru_cache(maxsize=1000)
 def key(path: str) -> str:
     """The SQL expression of a field's key."""
     names = path.split(".")
