@@ -84,24 +84,22 @@ class Passwords:
         return hmac.digest(self._key, b"".join(hashlib.sha256(_bytes(text)).digest() for text in texts), "sha256")
 
     async def _checked(self, mark: bytes, name: str, hashed: str, password: str) -> bool:
-        check = asyncio.ensure_future(self._guess(name, hashed, password))
-        self._checks[mark] = check  # not this task's own: others wait for it, too
-        check.add_done_callback(lambda done: self._done(mark, done))
+        self._guesses[name] += 1
+        check = asyncio.ensure_future(self._guess(hashed, password))  # not this task's own: others wait for it, too
+        self._checks[mark] = check
+        check.add_done_callback(lambda done: self._done(mark, name, done))
         return await asyncio.shield(check)
 
-    async def _guess(self, name: str, hashed: str, password: str) -> bool:
-        self._guesses[name] += 1
-        try:
-            if await self.is_right(hashed, password):
-                return True
-            await asyncio.sleep(self._refused_s)
-            return False
-        finally:
-            self._guesses[name] -= 1
-            self._guesses += Counter()  # forgets the names that are back at 0
+    async def _guess(self, hashed: str, password: str) -> bool:
+        if await self.is_right(hashed, password):
+            return True
+        await asyncio.sleep(self._refused_s)
+        return False
 
-    def _done(self, mark: bytes, check: asyncio.Future[bool]) -> None:
+    def _done(self, mark: bytes, name: str, check: asyncio.Future[bool]) -> None:
         del self._checks[mark]
+        self._guesses[name] -= 1
+        self._guesses += Counter()  # forgets the names that are back at 0
         if not check.cancelled() and check.exception() is None and check.result():
             self._right[mark] = time.monotonic() + REMEMBERED_S
             if len(self._right) > MAX_REMEMBERED:
