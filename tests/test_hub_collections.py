@@ -265,6 +265,26 @@ async def test_others_read_while_many_are_written(client: Client, things: str) -
     assert await client.count(things, {"n": {"$gte": 9_000}}) == 1000
 
 
+async def test_very_many_are_deleted_and_nobody_waits_for_it(client: Client, hub: Hub, things: str) -> None:
+    items = json.dumps([{"n": number, "mine": number % 2} for number in range(4000)])
+    await ask(client, pb.InsertManyRequest(collectionname=things, items=items, skipresults=True))
+    kept = {"$push": {"_acl": {"_id": USERS, "rights": 2 | 8}}}
+    await client.update_document(things, {"mine": 1, "n": {"$lt": 3000}}, kept)
+    async with user_of(hub, "ivy") as ivy:
+        deleting = asyncio.create_task(
+            ask(ivy, pb.DeleteManyRequest(collectionname=things, query='{"n": {"$gte": 100}}'))
+        )
+        written = 0
+        while not deleting.done():
+            await client.insert_one(f"other {things}", {})
+            written += 1
+        assert (await deleting).affectedrows == 1450
+        assert written > 1
+    assert await client.count(things, {}) == 2550
+    assert await client.count(things, {"mine": 1, "n": {"$gte": 100, "$lt": 3000}}) == 0
+    assert await client.count(f"{things}_hist", {}) == 1450
+
+
 # Reading
 
 

@@ -211,6 +211,12 @@ class Collection:
         self._delete(old)
         return 1
 
+    def deletable(self, wanted: Filter) -> list[str]:
+        """The ids of those that match and that the caller may delete."""
+        self._check_history()
+        needed = Right.READ | Right.DELETE
+        return [each["_id"] for each in self._documents.find(self._name, wanted) if self._may(each, needed)]
+
     def delete_many(self, wanted: Filter) -> int:
         """Delete all that match and that the caller may delete; their number."""
         self._check_history()
