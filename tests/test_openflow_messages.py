@@ -12,7 +12,7 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, ProtocolError
@@ -301,6 +301,7 @@ def test_a_file_that_unpacks_without_end_is_refused() -> None:
         inflated(bomb)
 
 
+@settings(deadline=None)
 @given(st.timedeltas(timedelta(days=400), timedelta(days=80_000)), st.integers(-12, 14))
 def test_a_time_never_loses_its_fraction_and_comes_back(since: timedelta, hours: int) -> None:
     """A server takes seconds without a fraction, or the other way round, for no date."""

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.asyncio.server import ServerConnection, serve
 
 from jupyter_agent.errors import (
     AgentError,
@@ -27,9 +28,10 @@ from jupyter_agent.openflow.client import (
     Backoff,
     Client,
     Credentials,
+    KeepAlive,
 )
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import Envelope
+from jupyter_agent.openflow.protocol import Envelope, Session, unpack
 from tests.openflow_peers import (
     Peer,
     Seen,
@@ -105,7 +107,7 @@ async def test_an_upload_that_is_refused_settles_at_once_and_sends_no_more(tmp_p
         parts += isinstance(message, pb.Stream)
 
     with (path := tmp_path / "large").open("wb") as file:
-        file.truncate(1 << 30)
+        file.truncate(128 << 20)
     async with odd_peer(behave) as url, odd_client(url) as client:
         with pytest.raises(ServerRefused, match=r"^Access denied$"):
             await client.upload(path)
@@ -230,27 +232,175 @@ async def test_garbage_ends_the_connection_and_not_the_client(garbage: Any) -> N
     assert isinstance(lost[0], ProtocolError)
 
 
-async def test_a_queue_that_is_refused_after_a_reconnection_keeps_nobody_else_away() -> None:
-    registrations: list[str] = []
+class Registry:
+    """A server that takes queues and watches, but not everything a second time, and closes when it is told to count."""
 
-    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
-        if isinstance(message, pb.RegisterQueueRequest):
-            registrations.append(message.queuename)
-            if registrations.count(message.queuename) > 1 and message.queuename == "a":
-                await peer.send("error", pb.ErrorResponse(message="Access denied"), rid=envelope.id)
-                return
-            reply = pb.RegisterQueueResponse(queuename=message.queuename)
-            await peer.send("registerqueuereply", reply, rid=envelope.id)
-        else:
+    def __init__(self, *, refused: int, silent: bool = False) -> None:
+        self.refused = refused
+        self.silent = silent
+        self.asked: list[str] = []
+        self.peers: list[Peer] = []
+
+    async def __call__(self, peer: Peer, envelope: Envelope, message: Message) -> None:
+        if peer not in self.peers:
+            self.peers.append(peer)
+        if isinstance(message, pb.CountRequest):
             await peer.close()
+            return
+        if isinstance(message, pb.RegisterQueueRequest):
+            name, command = message.queuename, "registerqueue"
+            reply: Message = pb.RegisterQueueResponse(queuename=name or f"private.{len(self.asked)}")
+        elif isinstance(message, pb.WatchRequest):
+            name, command, reply = message.collectionname, "watch", pb.WatchResponse(id=f"w{len(self.asked)}")
+        else:
+            await peer.send("queuemessagereply", pb.QueueMessageResponse(), rid=envelope.id)
+            return
+        self.asked.append(name)
+        if name in ("a", "") and len(self.peers) > 1 and self.refused:
+            self.refused -= 1
+            if not self.silent:
+                await peer.send("error", pb.ErrorResponse(message="Access denied"), rid=envelope.id)
+        else:
+            await peer.send(f"{command}reply", reply, rid=envelope.id)
 
-    async with odd_peer(behave) as url, odd_client(url) as client:
-        await client.register_queue("a", Seen())
-        await client.register_queue("b", Seen())
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_what_is_refused_after_a_reconnection_is_told_and_tried_until_it_works(*, silent: bool) -> None:
+    """And keeps nobody else away."""
+    registry = Registry(refused=3, silent=silent)
+    told: list[tuple[str, ...]] = []
+    reads: list[tuple[str, ...]] = []
+
+    async def read() -> None:
+        reads.append(client.unregistered)
+
+    async with odd_peer(registry) as url:
+        client = odd_client(url, on_connected=read, on_refused=told.append, timeout_s=1 if silent else 30)
+        async with client:
+            await client.register_queue("a", Seen())
+            await client.register_queue("b", Seen())
+            await client.watch("c", [], Seen())
+            with pytest.raises(ConnectionLost):
+                await client.count("c", {})
+            await until(lambda: told)
+            assert client.is_connected
+            assert "queue a is not registered" in told[0][0]
+            await until(lambda: len(reads) == 3)
+            assert client.unregistered == ()
+    why = "did not answer" if silent else "Access denied"
+    assert why in told[0][0]
+    assert [len(refused) for refused in told] == [1, 0]
+    assert [len(refused) for refused in reads] == [0, 1, 0]  # once more when it worked: what was missed is read
+    assert registry.asked == ["a", "b", "c", "a", "b", "c", "a", "a", "a"]
+
+
+async def test_what_was_refused_and_is_closed_is_not_tried_any_more() -> None:
+    registry = Registry(refused=10**6)
+    async with odd_peer(registry) as url, odd_client(url) as client:
+        queue = await client.register_queue("a", Seen())
         with pytest.raises(ConnectionLost):
             await client.count("c", {})
-        await until(lambda: client.is_connected)
-    assert registrations == ["a", "b", "a", "b"]
+        await until(lambda: client.unregistered)
+        await queue.close()
+        assert client.unregistered == ()
+        await client.register_queue("b", Seen())
+    assert registry.asked[-1] == "b"
+
+
+async def test_a_call_without_a_queue_for_its_answer_says_so() -> None:
+    registry = Registry(refused=10**6)
+    async with odd_peer(registry) as url, odd_client(url) as client:
+        with pytest.raises(TimedOut):
+            await client.rpc("q", {}, timeout_s=0.1)
+        with pytest.raises(ConnectionLost):
+            await client.count("c", {})
+        await until(lambda: client.unregistered)
+        with pytest.raises(Unavailable, match="no queue for answers: Access denied"):
+            await client.rpc("q", {}, timeout_s=5)
+
+
+@pytest.mark.parametrize("how", ["lost", "refused", "delivered"])
+async def test_queues_whose_messages_do_not_come_through_are_registered_again(how: str) -> None:
+    """A server that loses its message broker drops the consumers and tells nobody."""
+    registered: list[str] = []
+    echoes = 0
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        nonlocal echoes
+        if isinstance(message, pb.RegisterQueueRequest):
+            registered.append(message.queuename)
+            reply = pb.RegisterQueueResponse(queuename=message.queuename or f"private.{len(registered)}")
+            await peer.send("registerqueuereply", reply, rid=envelope.id)
+        elif isinstance(message, pb.UnRegisterQueueRequest):
+            await peer.send("unregisterqueuereply", pb.UnRegisterQueueResponse(), rid=envelope.id)
+        elif isinstance(message, pb.QueueMessageRequest):
+            echoes += 1
+            if how == "refused":
+                await peer.send("error", pb.ErrorResponse(message="bad queue: x"), rid=envelope.id)
+                return
+            await peer.send("queuemessagereply", pb.QueueMessageResponse(), rid=envelope.id)
+            if how == "delivered":
+                event = pb.QueueEvent(
+                    queuename=message.queuename, correlationId=message.correlationId, data=message.data
+                )
+                await peer.send("queueevent", event)
+
+    seen = Seen()
+    keep_alive = KeepAlive(queue_s=0.05)
+    async with odd_peer(behave) as url, odd_client(url, keep_alive=keep_alive, timeout_s=0.3) as client:
+        await client.connected()
+        await client.register_queue("own", seen)
+        if how == "delivered":
+            await until(lambda: echoes >= 5)
+            assert registered == ["own", ""]
+        else:
+            await until(lambda: len(registered) >= 4)
+            assert registered[:4] == ["own", "", "own", ""]
+            assert echoes >= 2
+        assert client.is_connected
+    assert seen.events == []
+
+
+async def test_a_client_without_queues_sends_no_messages_to_itself() -> None:
+    asked: list[str] = []
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        asked.append(envelope.command)
+
+    async with odd_peer(behave) as url, odd_client(url, keep_alive=KeepAlive(queue_s=0.01)) as client:
+        await client.connected()
+        await asyncio.sleep(0.1)
+    assert asked == []
+
+
+async def test_a_short_token_is_never_used_to_sign_in_again() -> None:
+    tokens: list[str] = []
+
+    async def attend(socket: ServerConnection) -> None:
+        session = Session()
+        async for data in socket:
+            assert isinstance(data, bytes)
+            for envelope in session.receive(data):
+                message = unpack(envelope)
+                if isinstance(message, pb.SigninRequest):
+                    tokens.append(message.jwt)
+                    user = pb.User(_id="u", username="u")
+                    for reply in (
+                        session.envelope("signinreply", pb.SigninResponse(jwt="short", user=user), rid=envelope.id),
+                        session.envelope("refreshtoken", pb.RefreshToken(jwt=f"fresh{len(tokens)}", user=user)),
+                    ):
+                        await socket.send(reply)
+                elif envelope.command == "count":
+                    await socket.close()
+
+    server = await serve(attend, "127.0.0.1", 0, compression=None)
+    async with server, odd_client(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        await client.connected()
+        await until(lambda: client.token == "fresh1")
+        with pytest.raises(ConnectionLost):
+            await client.count("c", {})
+        await until(lambda: client.token == "fresh2")
+    assert tokens == ["t", "t"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-OpenSSH_9\r\n", None])

@@ -131,6 +131,7 @@ class Client(Commands):
         self.token = ""
         self.config: dict[str, Any] = {}
         self.last_error: AgentError | None = None
+        self._renewals = 0
         self._credentials = credentials
         self._acting: Credentials | None = None
         self._sign_in = SignIn(kind, version)
@@ -323,6 +324,7 @@ class Client(Commands):
 
     def _event(self, message: Message) -> None:
         if isinstance(message, pb.RefreshToken):
+            self._renewals += 1
             self._signed_in(message.jwt, message.user)
         else:
             self._subscriptions.event(message)
@@ -380,8 +382,10 @@ class Client(Commands):
             log.warning("%s", warning)
 
     async def _become(self, connection: Connection, credentials: Credentials) -> None:
+        renewals = self._renewals
         reply = await self._sign_in(connection, credentials)
-        self._signed_in(reply.jwt, reply.user)
+        if renewals == self._renewals:  # else what came after the reply was taken before it
+            self._signed_in(reply.jwt, reply.user)
         with contextlib.suppress(ProtocolError):
             config = decode_json(reply.config or "{}")
             self.config = config if isinstance(config, dict) else {}

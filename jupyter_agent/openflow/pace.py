@@ -45,8 +45,8 @@ def in_lane(lane: Lane) -> Iterator[None]:
 class Turns:
     """Whose turn it is: at most ``per_s`` in any second, by lane.
 
-    - A lane that waits gets its share of a second (a tenth each), whatever the others want: nobody starves.
-    - Beyond that the first lane goes first, and the lower ones leave a part of each second free for those before them.
+    - A lane that waits gets its share of a second (a tenth each) before anybody gets more: nobody starves.
+    - Then the first lane goes first, and the lower ones leave a part of each second free for those before them.
     - Bulk lanes spread over the second, so that one that comes after a flood of theirs finds a turn soon.
     """
 
@@ -54,15 +54,16 @@ class Turns:
         self._per_s = max(1, per_s)
         share = max(1, self._per_s // 10) if self._per_s > len(Lane) else 0
         self._share = {Lane.COMMANDS: 0, Lane.ITEMS: share, Lane.CONSOLE: share, Lane.SYNC: share}
-        self._left_free = {lane: lane.value * self._per_s // 14 for lane in Lane}
+        self._left_free = {lane: lane.value * self._per_s // 9 for lane in Lane}
         self._burst = max(1, round(self._per_s * BURST_S))
         self._taken: deque[tuple[float, Lane]] = deque()
 
     def take(self, waiting: Collection[Lane], now_s: float) -> Lane | None:
         """The lane whose turn it is, which has taken it; ``None`` when those that wait have to wait on."""
-        while self._taken and self._taken[0][0] <= now_s - WINDOW_S:
+        while self._taken and self._taken[0][0] + WINDOW_S <= now_s:
             self._taken.popleft()
-        lane = next((lane for lane in sorted(waiting) if self._may(lane, waiting, now_s)), None)
+        in_order = sorted(waiting, key=lambda lane: (not self._owed(lane), lane))
+        lane = next((lane for lane in in_order if self._may(lane, waiting, now_s)), None)
         if lane is not None:
             self._taken.append((now_s, lane))
         return lane
@@ -74,21 +75,19 @@ class Turns:
 
     def _may(self, lane: Lane, waiting: Collection[Lane], now_s: float) -> bool:
         used = len(self._taken)
-        if used >= self._per_s:
-            return False
-        if lane in BULK and self._bulk_since(now_s - BURST_S) >= self._burst:
+        if used >= self._per_s or (lane in BULK and self._burst_of_bulk(now_s) >= self._burst):
             return False
         if self._owed(lane):
             return True
-        promised = sum(self._owed(other) for other in waiting if other > lane)
+        promised = sum(self._owed(other) for other in waiting)  # to a bulk lane that has to wait a moment
         return used + promised + self._left_free[lane] < self._per_s
 
     def _owed(self, lane: Lane) -> int:
-        """Turns that the lane has not got of its share of the last second."""
+        """Turns of its share of the last second that the lane has not got."""
         return max(0, self._share[lane] - sum(taken is lane for _, taken in self._taken))
 
-    def _bulk_since(self, since_s: float) -> int:
-        return sum(taken_s > since_s and lane in BULK for taken_s, lane in self._taken)
+    def _burst_of_bulk(self, now_s: float) -> int:
+        return sum(taken_s + BURST_S > now_s and lane in BULK for taken_s, lane in self._taken)
 
 
 class Pace:
