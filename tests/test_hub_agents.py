@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
-from jupyter_agent.openflow.client import Client
+from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from tests.hub_peers import ask, hub_on_a_new_home, line, user_of
+from tests.hub_peers import ask, hub_on_a_new_home, line
 from tests.openflow_peers import Hub, Seen, until
 
 READ, UPDATE = 2, 4
@@ -20,6 +20,8 @@ READ, UPDATE = 2, 4
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with hub_on_a_new_home() as running:
+        running.add_user("ann", "password of ann")
+        running.add_user("bob", "password of bob")
         yield running
 
 
@@ -32,13 +34,15 @@ async def admin(hub: Hub) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def ann(hub: Hub) -> AsyncIterator[Client]:
-    async with user_of(hub, "ann") as client:
+    async with hub.client(Credentials(username="ann", password="password of ann")) as client:
+        await client.connected()
         yield client
 
 
 @pytest.fixture
 async def bob(hub: Hub) -> AsyncIterator[Client]:
-    async with user_of(hub, "bob") as client:
+    async with hub.client(Credentials(username="bob", password="password of bob")) as client:
+        await client.connected()
         yield client
 
 
@@ -156,7 +160,7 @@ async def test_admins_see_all_clients_and_may_end_one(hub: Hub, admin: Client, a
         await admin.custom_command("killwebsocketclient", id="nobody")
 
 
-@pytest.mark.parametrize("command", ["heapdump", "shutdown", "clearcache", "snapshotrestore", "StartAgent"])
+@pytest.mark.parametrize("command", ["heapdump", "shutdown", "clearcache", "snapshotrestore", "CreateIndex"])
 async def test_what_the_hub_does_not_do_is_refused_by_name(admin: Client, command: str) -> None:
     with pytest.raises(AgentError, match=f"The custom command {command.lower()} is not offered by this hub"):
         await admin.custom_command(command)

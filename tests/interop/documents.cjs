@@ -1,11 +1,11 @@
 // Every database method of the official client.
 "use strict";
 
-const { connected, refusal, script } = require("./session.cjs");
+const { connected, given, refusal, script } = require("./session.cjs");
 
 script(async (seen) => {
   const client = await connected();
-  const collectionname = "things";
+  const collectionname = `things-${given.suffix}`;
   const of = (options) => ({ collectionname, ...options });
 
   const one = await client.InsertOne(of({ item: { name: "one", _type: "Thing", n: 1, when: new Date(0), "a.b": 3 } }));
@@ -28,7 +28,7 @@ script(async (seen) => {
   );
   seen.page = await client.Query(of({ query: {}, orderby: "n", top: 2, skip: 1, projection: { n: 1, _id: 0 } }));
   seen.dated = await client.Query(of({ query: { when: { $lte: new Date(1) } }, projection: { name: 1 } }));
-  seen.found = await client.FindOne(of({ query: { "a.b": 3 } }));
+  seen.found = await client.FindOne(of({ query: { list: 2 } }));
   seen.nothing = await client.FindOne(of({ query: { name: "none" } }));
   seen.first = await client.GetDocumentVersion(of({ id: one._id, version: 0 }));
   seen.versionOne = await client.GetDocumentVersion(of({ id: one._id, version: 1 }));
@@ -38,7 +38,7 @@ script(async (seen) => {
     of({ aggregates: [{ $match: { n: { $gt: 1 } } }, { $group: { _id: null, total: { $sum: "$n" } } }] }),
   );
 
-  await client.CreateCollection({ collectionname: "made" });
+  await client.CreateCollection({ collectionname: `made-${given.suffix}` });
   seen.collections = await client.ListCollections();
   seen.withHistory = await client.ListCollections({ includehist: true });
   seen.index = await client.CreateIndex(of({ index: { name: 1 }, options: { unique: true }, indexname: "by_name" }));
@@ -46,7 +46,7 @@ script(async (seen) => {
   seen.duplicate = await refusal(() => client.InsertOne(of({ item: { name: "two" } })));
   await client.DropIndex(of({ indexname: "by_name", name: seen.index }));
   seen.indexesLeft = await client.GetIndexes({ collectionname });
-  await client.DropCollection({ collectionname: "made" });
+  await client.DropCollection({ collectionname: `made-${given.suffix}` });
   seen.collectionsLeft = await client.ListCollections();
 
   seen.deleted = await client.DeleteOne(of({ id: one._id }));

@@ -21,7 +21,6 @@ script(async (seen) => {
     GetElement: () => client.GetElement("//a"),
     where: () => client.Query({ query: { $where: "1" } }),
     encrypt: () => client.InsertOne({ item: { _encrypt: ["secret"], secret: "x" } }),
-    queryas: () => client.Query({ query: {}, queryas: agentid }),
     timeseries: () => client.CreateCollection({ collectionname: "series", timeseries: { timeField: "t" } }),
     capped: () => client.CreateCollection({ collectionname: "capped", capped: true, size: 1000 }),
     heapdump: () => client.CustomCommand({ command: "heapdump" }),

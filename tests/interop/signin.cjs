@@ -31,11 +31,13 @@ script(async (seen) => {
   seen.custom = await client.CustomCommand({ command: "nosuchcommand", data: {} });
   const item = { name: "theirs" };
   const other = await connected(address("another", "password of another"), "");
-  const theirs = await client.InsertOne({ collectionname: "things", item, jwt: other.client.jwt });
+  const theirs = await client.InsertOne({ collectionname: "theirs", item, jwt: other.client.jwt });
   seen.createdBy = theirs._createdby;
   seen.unreadable = await other.Count({ collectionname: "signins", query: {} });
   await client.InsertOne({ collectionname: "signins", item: { name: "mine" } });
   seen.stillUnreadable = await other.Count({ collectionname: "signins", query: {} });
+  const queryas = other.client.user._id;
+  seen.asAnother = await client.Query({ collectionname: "signins", query: {}, queryas });
   seen.adminsOnly = {
     GetIndexes: await refusal(() => other.GetIndexes({ collectionname: "things" })),
     CreateIndex: await refusal(() => other.CreateIndex({ collectionname: "things", index: { n: 1 } })),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,6 @@ REFUSED = {
     "GetElement": "a call to a browser, not to a server",
     "where": "no code of clients runs in the hub",
     "encrypt": "documents are not encrypted field by field",
-    "queryas": "admins read everything anyway",
     "timeseries": "collections hold documents",
     "capped": "collections hold documents",
     "heapdump": "it would show what others store",
@@ -53,8 +53,16 @@ def test_every_public_method_is_called_in_a_script() -> None:
     assert public_methods() - {"Ping"} <= called  # Ping is sent by the client itself
 
 
-def test_signing_in(hub: Hub, tmp_path: Path) -> None:
-    seen = run_script("signin", hub, tmp_path)
+def address(hub: Hub, transport: str) -> str:
+    """The hub's address for a transport; for gRPC it stands beside the other."""
+    if transport == "grpc":
+        return str(json.loads((hub.home / "hub" / "hub.json").read_text())["grpcapiurl"])
+    return hub.url
+
+
+@pytest.mark.parametrize("transport", ["ws", "grpc"])
+def test_signing_in(hub: Hub, tmp_path: Path, transport: str) -> None:
+    seen = run_script("signin", hub, tmp_path, url=address(hub, transport))
     assert seen["byPassword"] == hub.ready["username"]
     assert seen["config"]["supports_watch"] is True
     assert seen["before"] == {"error": "Not signed in to server"}
@@ -66,17 +74,19 @@ def test_signing_in(hub: Hub, tmp_path: Path) -> None:
     assert seen["custom"] == ""
     assert seen["createdBy"] == "another"
     assert seen["unreadable"] == seen["stillUnreadable"] == 0
+    assert seen["asAnother"] == []
     for name, call in seen["adminsOnly"].items():
         assert "access denied" in call.get("error", "").lower(), name
     assert {"agent": "node", "username": "another", "version": "0.0.39"} in seen["clients"]
     assert set(seen["clientsOfOther"]) == {"another"}
 
 
-def test_documents(hub: Hub, tmp_path: Path) -> None:
-    seen = run_script("documents", hub, tmp_path)
+@pytest.mark.parametrize("transport", ["ws", "grpc"])
+def test_documents(hub: Hub, tmp_path: Path, transport: str) -> None:
+    seen = run_script("documents", hub, tmp_path, url=address(hub, transport), suffix=transport)
     check_writing(seen)
     check_reading(seen)
-    check_collections(seen)
+    check_collections(seen, transport)
     assert seen["deleted"] == 1
     assert seen["deletedByQuery"] == 3
     assert seen["deletedById"] == 1
@@ -109,22 +119,23 @@ def check_reading(seen: dict[str, Any]) -> None:
     assert seen["count"] == 5
 
 
-def check_collections(seen: dict[str, Any]) -> None:
+def check_collections(seen: dict[str, Any], suffix: str) -> None:
     def names(what: str) -> set[str]:
         return {each["name"] for each in seen[what]}
 
-    assert {"things", "made", "users"} <= names("collections")
-    assert "made" not in names("collectionsLeft")
+    assert {f"things-{suffix}", f"made-{suffix}", "users"} <= names("collections")
+    assert f"made-{suffix}" not in names("collectionsLeft")
     assert not any(name.endswith("_hist") for name in names("collections"))
-    assert "things_hist" in names("withHistory")
+    assert f"things-{suffix}_hist" in names("withHistory")
     assert any(index["key"] == {"name": 1} and index["unique"] for index in seen["indexes"])
     assert "E11000" in seen["duplicate"]["error"]
     assert not any(index["key"] == {"name": 1} for index in seen["indexesLeft"])
 
 
+@pytest.mark.parametrize("transport", ["ws", "grpc"])
 @pytest.mark.parametrize("size", [1, 3_000_000])
-def test_files(hub: Hub, tmp_path: Path, size: int) -> None:
-    seen = run_script("files", hub, tmp_path, size=size)
+def test_files(hub: Hub, tmp_path: Path, size: int, transport: str) -> None:
+    seen = run_script("files", hub, tmp_path, size=size, url=address(hub, transport))
     assert seen["uploaded"]["filename"] == seen["filename"] == "measured values.bin"
     assert seen["document"]["length"] == size
     metadata = seen["document"]["metadata"]
@@ -137,25 +148,29 @@ def test_files(hub: Hub, tmp_path: Path, size: int) -> None:
     assert "Access Denied" in seen["gone"]["error"]
 
 
-def test_watches_queues_and_rpc(hub: Hub, tmp_path: Path) -> None:
-    seen = run_script("messages", hub, tmp_path)
+@pytest.mark.parametrize("transport", ["ws", "grpc"])
+def test_watches_queues_and_rpc(hub: Hub, tmp_path: Path, transport: str) -> None:
+    seen = run_script("messages", hub, tmp_path, url=address(hub, transport), suffix=transport)
     of_it = [["insert", "a"], ["replace", "b"], ["update", "c"], ["delete", "c"]]
     assert seen["all"] == [of_it[0], ["insert", "other"], *of_it[1:]]
     assert seen["packages"] == [*of_it, ["insert", "d"]]
-    assert seen["queue"] == "interopqueue"
+    assert seen["queue"] == f"interopqueue-{transport}"
     assert seen["rpc"] == {"answer": 42}
     first, second = seen["heard"]
-    assert first == {"queue": "interopqueue", "payload": {"question": 41}, "user": hub.ready["username"], "jwt": True}
-    assert second == {"queue": "interopqueue", "payload": {"question": 1}, "user": None, "jwt": False}
-    assert seen["private"] not in ("", "interopqueue")
+    assert first == {"queue": seen["queue"], "payload": {"question": 41}, "user": hub.ready["username"], "jwt": True}
+    assert second == {"queue": seen["queue"], "payload": {"question": 1}, "user": None, "jwt": False}
+    assert seen["private"] not in ("", seen["queue"])
     assert seen["timeout"]["command"] == seen["expired"]["command"] == "timeout"
-    assert seen["bad"]["error"].startswith("bad queue: nobodys-queue")
+    assert seen["bad"]["error"].startswith(f"bad queue: nobodys-queue-{transport}")
     assert seen["toExchange"] == {"error": "AMQP exchange is not enabled on this OpenFlow"}
 
 
-def test_work_items(hub: Hub, tmp_path: Path) -> None:
-    seen = run_script("workitems", hub, tmp_path)
-    assert (seen["queue"]["name"], seen["queue"]["maxretries"]) == ("orders", 2)
+@pytest.mark.parametrize("transport", ["ws", "grpc"])
+def test_work_items(hub: Hub, tmp_path: Path, transport: str) -> None:
+    seen = run_script(
+        "workitems", hub, tmp_path, url=address(hub, transport), suffix=transport, hints=transport == "ws"
+    )
+    assert (seen["queue"]["name"], seen["queue"]["maxretries"]) == (f"orders-{transport}", 2)
     assert seen["changed"]["maxretries"] == 3
     assert (seen["pushed"]["state"], seen["pushed"]["payload"]) == ("new", {"n": 1})
     assert [file["filename"] for file in seen["pushed"]["files"]] == ["order.txt"]
@@ -168,13 +183,12 @@ def test_work_items(hub: Hub, tmp_path: Path) -> None:
     assert "Illegal state" in seen["illegal"]["error"]
     assert seen["business"]["state"] == "failed"
     assert (seen["third"], seen["empty"]) == ("third", None)
-    hint = {"wiq": "orders", "wiqid": seen["queue"]["_id"], "packageid": "a-package"}
-    assert seen["hint"]["payload"] == hint
-    assert not seen["hint"]["correlationId"]
-    assert not seen["hint"]["replyto"]
+    if transport == "ws":  # it comes a few seconds later
+        told = {"wiq": "orders-ws", "wiqid": seen["queue"]["_id"], "packageid": "a-package"}
+        assert seen["hint"] == {"payload": told, "correlationId": "", "replyto": ""}
     assert (seen["itemsLeft"], seen["queuesLeft"]) == (3, 0)
     assert "error" in seen["notEmpty"]
-    assert seen["unknown"]["error"].startswith("Work item queue not found orders")
+    assert seen["unknown"]["error"].startswith(f"Work item queue not found orders-{transport}")
 
 
 def test_what_is_refused_is_refused_by_name(hub: Hub, tmp_path: Path) -> None:

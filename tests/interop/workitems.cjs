@@ -1,7 +1,7 @@
 // Work item queues and work items of the official client, from the first push to the last retry.
 "use strict";
 
-const { connected, refusal, script, until } = require("./session.cjs");
+const { connected, given, refusal, script, until } = require("./session.cjs");
 
 /** An item without its files' contents, which are told by their text. */
 const shown = (item) => item && {
@@ -9,9 +9,22 @@ const shown = (item) => item && {
   files: (item.files ?? []).map((file) => ({ filename: file.filename, _id: file._id, size: file.file?.length ?? 0 })),
 };
 
+/** What a client that serves a queue is told when an item is due. */
+async function hint(client, wiq, queue) {
+  const told = [];
+  const amqpqueue = await client.RegisterQueue({ queuename: `worker-of-${wiq}` }, (message, payload) => {
+    told.push({ payload, correlationId: message.correlationId, replyto: message.replyto });
+  });
+  const workitemqueue = { ...queue, amqpqueue, packageid: "a-package" };
+  await client.UpdateWorkItemQueue({ workitemqueue, skiprole: true });
+  await client.PushWorkitem({ wiq, name: "hinted", payload: { n: 4 } });
+  await until(() => told.length > 0, "the hint about a due item");
+  return told[0];
+}
+
 script(async (seen) => {
   const client = await connected();
-  const wiq = "orders";
+  const wiq = `orders-${given.suffix}`;
   const settings = { name: wiq, maxretries: 2, retrydelay: 0, initialdelay: 0 };
   const queue = await client.AddWorkItemQueue({ workitemqueue: settings, skiprole: true });
   seen.queue = queue;
@@ -51,16 +64,8 @@ script(async (seen) => {
   seen.third = third.name;
   seen.empty = (await pop()) ?? null;
 
-  const nobody = [];
-  const listening = await client.RegisterQueue({ queuename: "worker-of-orders" }, (message, payload) => {
-    nobody.push({ payload, correlationId: message.correlationId, replyto: message.replyto });
-  });
-  const served = { ...seen.changed, amqpqueue: listening, packageid: "a-package" };
-  await client.UpdateWorkItemQueue({ workitemqueue: served, skiprole: true });
-  await client.PushWorkitem({ wiq, name: "hinted", payload: { n: 4 } });
-  await until(() => nobody.length > 0, "the hint about a due item");
-  seen.hint = nobody[0];
-
+  if (given.hints) seen.hint = await hint(client, wiq, seen.changed);
+  else await client.PushWorkitem({ wiq, name: "hinted", payload: { n: 4 } });
   const hinted = await pop();
   await client.DeleteWorkitem({ _id: hinted._id });
   seen.itemsLeft = await client.Count({ collectionname: "workitems", query: { wiq } });

@@ -21,10 +21,15 @@ RESULTS = Path(__file__).parent / "results.md"
 BUDGETS: dict[str, int] = tomllib.loads((TESTS / "budgets.toml").read_text())
 SUITES = {
     "hub_kills": "test_hub_durability.py",
+    "workitem_kills": "test_hub_workitem_kills.py",
+    "mangled_frames": "test_hub_endurance.py",
+    "hub_crowds": "test_hub_endurance.py::test_a_thousand_clients_at_once_all_work_and_leave_nothing_behind",
+    "mixed_requests": "test_hub_endurance.py::test_long_service_takes_no_more_memory",
     "agent_kills": "journeys/test_faults.py::test_the_agent_is_killed",
     "run_storm": "test_runs_storm.py",
     "protocol_examples": "test_openflow_protocol.py",
     "archive_examples": "test_packages.py",
+    "transfer_examples": "test_hub_transfer.py",
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
 }

@@ -11,6 +11,7 @@ import orjson
 from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, NotFound, SignInFailed
 from jupyter_agent.hub import agents
 from jupyter_agent.hub.callers import Caller
+from jupyter_agent.hub.commands import refused
 from jupyter_agent.hub.commands.call import Call, Command
 from jupyter_agent.hub.commands.messaging import token_user
 from jupyter_agent.hub.data.documents import Date, parse_object, wire
@@ -23,6 +24,8 @@ from jupyter_agent.openflow.rights import Right
 async def custom_command(call: Call, request: pb.CustomCommandRequest) -> pb.CustomCommandResponse:
     """Do what the inner command asks for."""
     name = request.command.lower()
+    if name in refused.REFUSED:
+        raise refused.refusal(name)
     if name in REFUSED:
         raise InvalidInput(f"The custom command {name} is not offered by this hub.")
     command = CUSTOM.get(name)
@@ -131,10 +134,10 @@ def _stranger(connection: Connection) -> dict[str, Any]:
 
 
 REFUSED = frozenset({
-    "createindex", "startagent", "stopagent", "deleteagent", "deleteagentpod", "getagentlog", "getagentpods",
-    "webpushmessage", "clearcache", "heapdump", "shutdown", "snapshotcreate", "snapshotrestore", "issuelicense",
+    "createindex", "webpushmessage", "clearcache", "heapdump", "shutdown", "snapshotcreate", "snapshotrestore",
+    "issuelicense",
 })  # fmt: skip
-"""What a real server does besides, for containers, for its own upkeep, or as a message of its own, too."""
+"""What a real server does besides, for its own upkeep or as a message of its own, too."""
 
 CUSTOM: dict[str, Callable[[Call, pb.CustomCommandRequest], Awaitable[str]]] = {
     "registeragent": register_agent,

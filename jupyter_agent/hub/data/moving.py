@@ -77,7 +77,13 @@ class Filling:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._connection.execute("CREATE TEMP TABLE seen (collection TEXT, id TEXT, PRIMARY KEY (collection, id))")
         self.documents = Documents(connection)
+
+    def is_new(self, collection: str, id_: str) -> bool:
+        """Whether this is asked for the first time; it is remembered on the disk."""
+        seen = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (collection, id_))
+        return seen.rowcount == 1
 
     def insert(self, collection: str, document: dict[str, Any]) -> None:
         """Raises `Conflict` when the id, or a field that must be unique, is there already."""

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import psutil
 
@@ -53,6 +53,12 @@ class PartWriter:
         self._hash = hashlib.sha256()
         self._lines = self._bytes = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def add(self, line: str | bytes) -> None:
         """One line, without its end."""
         data = (line.encode() if isinstance(line, str) else line) + b"\n"
@@ -61,7 +67,7 @@ class PartWriter:
         self._lines += 1
         self._bytes += len(data)
 
-    def close(self, collection: str = "", indexes: tuple[dict[str, Any], ...] = ()) -> Part:
+    def finish(self, collection: str = "", indexes: tuple[dict[str, Any], ...] = ()) -> Part:
         """Bring it to the disk; what there is to say of it."""
         synced(self._file)
         return Part(self._name, self._lines, self._bytes, self._hash.hexdigest(), collection, indexes)

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -105,39 +106,44 @@ def _written(taken: Snapshot, made: Path, held: Path, *, passwords: bool, say: S
         for number, collection in enumerate(taken.collections(), start=1)
     ]
     if passwords:
-        writer = PartWriter(made, PASSWORDS)
-        for id_, hashed in taken.passwords():
-            writer.add(orjson.dumps({"id": id_, "hash": hashed}))
-        parts.append(writer.close())
+        with PartWriter(made, PASSWORDS) as writer:
+            for id_, hashed in taken.passwords():
+                writer.add(orjson.dumps({"id": id_, "hash": hashed}))
+            parts.append(writer.finish())
     contents, size = _contents(taken, made, held, say)
     return Manifest(str(Date.now()), __version__, (*parts, contents), contents.lines, size)
 
 
 def _collection(taken: Snapshot, made: Path, number: int, collection: Stored, say: Say) -> Part:
-    writer = PartWriter(made, f"collections/{number:04}.jsonl")
-    for count, line in enumerate(taken.lines(collection.name)):
-        writer.add(line)
-        if count % TELL == 0:
-            say(f"{collection.name}: {count} documents")
-    return writer.close(collection.name, collection.indexes)
+    with PartWriter(made, f"collections/{number:04}.jsonl") as writer:
+        for count, line in enumerate(taken.lines(collection.name)):
+            writer.add(line)
+            if count % TELL == 0:
+                say(f"{collection.name}: {count} documents")
+        return writer.finish(collection.name, collection.indexes)
 
 
 def _contents(taken: Snapshot, made: Path, held: Path, say: Say) -> tuple[Part, int]:
     """Hash the contents, and compare with what their documents say."""
-    writer, total = PartWriter(made, CONTENTS), 0
-    for count, line in enumerate(taken.lines(FILES_COLLECTION)):
-        document = orjson.loads(line)
-        with (held / document["_id"]).open("rb") as file:
-            length, sha256 = hash_of(file)
-        if (length, sha256) != (document["length"], document.get("sha256", sha256)):
-            raise Failed(
-                f"The content of the file {document['_id']} ({document['filename']}) is damaged: "
-                "delete its document in fs.files, and export again."
-            )
-        writer.add(orjson.dumps({"id": document["_id"], "bytes": length, "sha256": sha256}))
-        total += length
-        say(f"files: {count + 1} read")
-    return writer.close(), total
+    total = 0
+    with PartWriter(made, CONTENTS) as writer:
+        for count, line in enumerate(taken.lines(FILES_COLLECTION), start=1):
+            length, content = _content(orjson.loads(line), held)
+            writer.add(content)
+            total += length
+            say(f"files: {count} read")
+        return writer.finish(), total
+
+
+def _content(document: dict[str, Any], held: Path) -> tuple[int, bytes]:
+    with (held / document["_id"]).open("rb") as file:
+        length, sha256 = hash_of(file)
+    if (length, sha256) != (document["length"], document.get("sha256", sha256)):
+        raise Failed(
+            f"The content of the file {document['_id']} ({document['filename']}) is damaged: "
+            "delete its document in fs.files, and export again."
+        )
+    return length, orjson.dumps({"id": document["_id"], "bytes": length, "sha256": sha256})
 
 
 def _packed(made: Path, held: Path, manifest: Manifest, say: Say) -> Path:

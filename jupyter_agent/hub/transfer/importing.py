@@ -158,6 +158,8 @@ class _Import:
     def _collection(self, part: Part, placed: _Placed) -> None:
         contents = self._export.contents() if part.collection == FILES_COLLECTION else None
         for count, document in enumerate(self._documents(part)):
+            if not self._store.is_new(part.collection, document["_id"]):
+                raise broken(f"{part.name} ({part.collection}) holds the id {document['_id']} twice")
             if part.collection == USERS and document["_id"] in self._same:
                 self.report.skipped[USERS] += 1
                 continue

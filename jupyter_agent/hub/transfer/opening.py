@@ -34,6 +34,9 @@ from jupyter_agent.hub.transfer.layout import (
 MAX_READ = 16 << 20
 """Bytes of one read. Tar's extended headers are read into memory as a whole."""
 
+MAX_TAIL = 1 << 20
+"""Bytes of padding behind the last part."""
+
 SPARE = 64 << 20
 """Bytes of disk that are to be left over."""
 
@@ -101,7 +104,10 @@ def _unpack(source: Path, folder: Path, say: Say) -> Manifest:
         with source.open("rb") as packed, gzip.open(packed) as raw:
             reader = _Bounded(raw)
             with tarfile.open(fileobj=reader, mode="r:") as archive:  # type: ignore[call-overload]
-                return _unpacked(archive, folder, say)
+                manifest = _unpacked(archive, folder, say)
+            if len(raw.read(MAX_TAIL)) == MAX_TAIL:  # to the end, where gzip's own checksum is
+                raise broken("there is something behind its end")
+            return manifest
     except BROKEN as error:
         raise InvalidInput(
             f"{source} is no export of a hub, or a damaged one ({error or type(error).__name__})."
