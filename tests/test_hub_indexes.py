@@ -385,7 +385,7 @@ def test_indexes_of_an_older_program_are_made_anew() -> None:
         documents.make_collection("users")
         documents.insert("users", {"_id": "1", "_type": "user", "username": "Ann"})
         connection = documents._connection
-        tables = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'c1' AND type = 'index' AND sql IS NOT NULL ORDER BY name"
+        tables = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'c1' AND name LIKE 'c1_%' ORDER BY name"
         before = connection.execute(tables).fetchall()
         for name, _ in before:
             connection.execute(f"DROP INDEX {name}")
