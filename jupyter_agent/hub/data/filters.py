@@ -1,14 +1,16 @@
 """Queries as clients write them: which documents match, and which SQL leaves out most of those that do not.
 
-`mgqpy` decides whether a document matches. Two things are added to it: regular expressions go through RE2, whose time
-grows with the text alone, whatever the pattern (Python's `re` can be made to stand still); and ``$type``. Both are
-values that are equal to what they stand for, which is all that `mgqpy` asks of a value.
+`mgqpy` decides whether a document matches. Three things are added to it: regular expressions go through RE2, whose time
+grows with the text alone, whatever the pattern (Python's `re` can be made to stand still); ``$type``; and what is
+higher or lower than an object or a list, since `mgqpy` knows no dates in them. All three are values that are equal to
+what they stand for, which is all that `mgqpy` asks of a value.
 
 The SQL is an accelerator only: it finds at least the documents that match, so a gap in it costs time, never a result.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,9 +23,16 @@ import re2
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data import sql
 from jupyter_agent.hub.data.documents import Date, kind, parse_object
+from jupyter_agent.hub.data.results import rank
 
 MAX_PATTERN = 1000
 """Characters of a regular expression."""
+
+MAX_PROGRAM = 2500
+"""Steps of a compiled regular expression; ``.{300}`` has 2700."""
+
+MAX_WORK = 1_000_000_000
+"""Steps times characters of a text: some seconds in a thread, at the worst."""
 
 MAX_KEPT = 2000
 """Characters of a query that is kept compiled."""
@@ -83,14 +92,37 @@ class Matching:
 
     def __init__(self, pattern: str, flags: str) -> None:
         self._regexp = _regexp(pattern, flags)
+        self._longest = MAX_WORK // self._regexp.programsize
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and self._regexp.search(other) is not None
+        if not isinstance(other, str):
+            return False
+        if len(other) > self._longest:
+            raise InvalidInput(f"The regular expression is too costly for a text of {len(other)} characters.")
+        return self._regexp.search(other) is not None
 
     def __hash__(self) -> int:
         return id(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Matching:
+        return self
+
+
+class Compared:
+    """Equal to every value of the same type that is higher, or lower, than an object or a list."""
+
+    def __init__(self, compare: Callable[[Any, Any], bool], operand: dict[str, Any] | list[Any]) -> None:
+        self._compare = compare
+        self._type = type(operand)
+        self._rank = rank(operand)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is self._type and self._compare(rank(other), self._rank)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compared:
         return self
 
 
@@ -181,11 +213,32 @@ def _regexp(pattern: object, flags: object) -> Any:
     options.log_errors = False
     options.max_mem = 2 << 20
     inner = "".join(sorted(set(flags) & set("ims")))
+    portable = ESCAPE.sub(_escape, pattern)
     try:
-        return re2.compile(f"(?{inner}){pattern}" if inner else pattern, options)
+        regexp = re2.compile(f"(?{inner}){portable}" if inner else portable, options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
         raise InvalidInput(f"The regular expression /{pattern}/ is not offered by this hub: {reason}.") from error
+    if regexp.programsize > MAX_PROGRAM:
+        raise InvalidInput(f"The regular expression /{pattern}/ is not offered by this hub: it is too costly.")
+    return regexp
+
+
+HEX = "[0-9a-fA-F]"
+ESCAPE = re.compile(
+    rf"\\u(?P<high>[dD][89abAB]{HEX}{{2}})\\u(?P<low>[dD][c-fC-F]{HEX}{{2}})|\\u(?P<code>{HEX}{{4}})|\\(?P<any>.)",
+    re.DOTALL,
+)
+
+
+def _escape(found: re.Match[str]) -> str:
+    """What RE2 writes for an escape of JavaScript's: characters by their number, and those that need none."""
+    if found["high"]:
+        code = 0x10000 + ((int(found["high"], 16) - 0xD800) << 10) + int(found["low"], 16) - 0xDC00
+        return f"\\x{{{code:x}}}"
+    if found["code"]:
+        return f"\\x{{{found['code']}}}"
+    return found["any"] if not found["any"].isascii() else found[0]
 
 
 def _query(query: object) -> dict[str, Any]:
@@ -216,12 +269,14 @@ def _text(value: str) -> Any:
 
 def _expression(value: dict[str, Any]) -> dict[str, Any]:
     rewritten: dict[str, Any] = {}
+    specials: list[Matching | OfType | Compared] = []
     for name, operand in value.items():
         if name not in OPERATORS:
             raise _not_offered(name)
-        if name not in SPECIAL:
+        if name in RANGES and isinstance(operand, dict | list):
+            specials.append(Compared(RANGES[name], operand))
+        elif name not in SPECIAL:
             rewritten[name] = OPERATORS[name](operand)
-    specials: list[Matching | OfType] = []
     if "$regex" in value:
         specials.append(_regex_condition(value["$regex"], value.get("$options", "")))
     elif "$options" in value:
@@ -240,7 +295,7 @@ def _regex_condition(pattern: object, options: object) -> Matching:
     return Matching(pattern, options)  # type: ignore[arg-type] # what is no text is refused there
 
 
-def _add(expression: dict[str, Any], special: Matching | OfType) -> None:
+def _add(expression: dict[str, Any], special: Matching | OfType | Compared) -> None:
     """Ask for ``special`` too, in an operator that the expression does not use for itself."""
     for name, operand in (("$eq", special), ("$in", [special]), ("$all", [special])):
         if name not in expression:
@@ -291,6 +346,12 @@ def _not_offered(name: str) -> InvalidInput:
 
 
 LOGICAL = frozenset({"$and", "$or", "$nor"})
+RANGES: dict[str, Callable[[Any, Any], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
 SPECIAL = frozenset({"$regex", "$options", "$type"})
 OPERATORS: dict[str, Callable[[Any], Any]] = {
     "$eq": _equal,
