@@ -19,8 +19,8 @@ from google.protobuf.message import Message  # noqa: TID251 - what envelopes car
 from jupyter_agent.errors import ConnectionLost, InvalidInput, ProtocolError, ServerRefused, TimedOut, Unavailable
 from jupyter_agent.openflow.pace import Pace
 from jupyter_agent.openflow.proto import openiap_pb2
-from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope, Session, new_id, request_type, unpack
-from jupyter_agent.openflow.transport import LARGE, Transport
+from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, new_id, request_type, unpack
+from jupyter_agent.openflow.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ class Connection:
         if request_type(envelope.command) is None and envelope.rid not in self._pending:
             log.debug("OpenFlow sent a %s that nobody waits for", envelope.command)
             return
-        large = envelope.data.ByteSize() > LARGE
+        large = envelope.data.ByteSize() > BIG
         message = await asyncio.to_thread(unpack, envelope) if large else unpack(envelope)
         pending = self._pending.get(envelope.rid)
         if isinstance(message, EVENTS):
@@ -295,15 +295,15 @@ class Connection:
     async def _write(self) -> None:
         while True:
             out = await self._outbox.get()
-            record = await asyncio.to_thread(self._record, out) if out.size > LARGE else self._record(out)
-            await self._transport.send(record)
+            pieces = await asyncio.to_thread(self._frame, out) if out.size > BIG else self._frame(out)
+            await self._transport.send(pieces)
             if out.sent is not None and not out.sent.done():
                 out.sent.set_result(None)
             if out.command == "ping":
                 await self._transport.probe(self._heard)
 
-    def _record(self, out: Outgoing) -> bytes:
-        return self._session.envelope(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
+    def _frame(self, out: Outgoing) -> list[bytes]:
+        return self._session.frame(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
 
     async def _stay_alive(self) -> None:
         loop = asyncio.get_running_loop()

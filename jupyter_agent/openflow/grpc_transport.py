@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import grpc.aio  # noqa: TID251
 
 from jupyter_agent.errors import AgentError, ConnectionLost, Unavailable
 from jupyter_agent.openflow.address import Address
-from jupyter_agent.openflow.protocol import LENGTH, MAX_RECORD, Envelope, decode
-from jupyter_agent.openflow.transport import CLOSE_S, LARGE, unreachable
+from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope
+from jupyter_agent.openflow.transport import CLOSE_S, decoded, unreachable
 from jupyter_agent.openflow.trust import root_certificates, trust
 
 METHOD = "/openiap.FlowService/SetupStream"
@@ -41,10 +41,10 @@ class GrpcTransport:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def send(self, record: bytes) -> None:
+    async def send(self, pieces: Sequence[bytes]) -> None:
         """Send a record without its length."""
         with ending_explained():
-            await self._call.write(record[LENGTH.size :])
+            await self._call.write(b"".join(pieces[1:]))
 
     async def receive(self) -> list[Envelope]:
         """The next envelope."""
@@ -52,7 +52,7 @@ class GrpcTransport:
             data = await self._call.read()
         if data is grpc.aio.EOF:
             raise ConnectionLost("OpenFlow closed the connection.")
-        return [await asyncio.to_thread(decode, data) if len(data) > LARGE else decode(data)]
+        return [await decoded(data)]
 
     async def probe(self, answered: Callable[[], object]) -> None:
         """HTTP/2 does it by itself."""

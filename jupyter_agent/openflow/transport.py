@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, cast
@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 
 from jupyter_agent.errors import AgentError, ConnectionLost, Unavailable
 from jupyter_agent.openflow.address import Address
-from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope, Session
+from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, decode
 from jupyter_agent.openflow.trust import distrust, trust
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,6 @@ socket_log.setLevel(logging.INFO)  # at DEBUG, websockets writes down what is se
 PIECE = 1 << 20
 """Bytes in one WebSocket message: the server takes records cut anywhere, and proxies like them small."""
 
-LARGE = 1 << 20
-"""Bytes of a record from which on it is encoded and decoded in a thread, beside the event loop."""
-
 CLOSE_S = 2.0
 """How long the server may take to say goodbye."""
 
@@ -40,8 +37,8 @@ CLOSE_S = 2.0
 class Transport(Protocol):
     """An open way to a server. One task sends, one receives. Both raise `ConnectionLost` when it has ended."""
 
-    async def send(self, record: bytes) -> None:
-        """Send a record as `Session.envelope` makes them."""
+    async def send(self, pieces: Sequence[bytes]) -> None:
+        """Send a record as `Session.frame` makes them: its length, and the rest of it."""
 
     async def receive(self) -> list[Envelope]:
         """The next envelopes, in order; may be none. Raises `ProtocolError` too, after which it is of no more use."""
@@ -60,19 +57,22 @@ class WebSocketTransport:
         self._socket = socket
         self._session = Session()
 
-    async def send(self, record: bytes) -> None:
-        """Send a record in pieces."""
+    async def send(self, pieces: Sequence[bytes]) -> None:
+        """Send a record, a long one in several messages."""
+        parts = pieces if sum(map(len, pieces)) > PIECE else (b"".join(pieces),)
         with ending_explained():
-            for start in range(0, len(record), PIECE):
-                await self._socket.send(record[start : start + PIECE])
+            for part in parts:
+                for start in range(0, len(part), PIECE):
+                    await self._socket.send(part[start : start + PIECE])
 
     async def receive(self) -> list[Envelope]:
         """The envelopes that the next message completes."""
         with ending_explained():
             data = await self._socket.recv(decode=False)
-        if len(data) > LARGE:
-            return await asyncio.to_thread(self._session.receive, data)
-        return self._session.receive(data)
+        envelopes: list[Envelope] = []
+        for record in self._session.records(data):
+            envelopes += self._session.take(await decoded(record), len(record))
+        return envelopes
 
     async def probe(self, answered: Callable[[], object]) -> None:
         """Send a WebSocket ping, which the other end's library answers."""
@@ -87,6 +87,11 @@ class WebSocketTransport:
     def abort(self) -> None:
         """Drop the connection without a word."""
         self._socket.transport.abort()
+
+
+async def decoded(record: bytes) -> Envelope:
+    """The envelope in a record; a big one is decoded beside the event loop. Raises `ProtocolError`."""
+    return await asyncio.to_thread(decode, record) if len(record) > BIG else decode(record)
 
 
 def open_transport(

@@ -28,6 +28,7 @@ SUITES = {
     "agent_kills": "journeys/test_faults.py::test_the_agent_is_killed",
     "run_storm": "test_runs_storm.py",
     "protocol_examples": "test_openflow_protocol.py",
+    "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
     "archive_examples": "test_packages.py",
     "transfer_examples": "test_hub_transfer.py",
     "differential_examples": "differential",
