@@ -57,10 +57,10 @@ def address(hub: Hub, transport: str) -> str:
     """The hub's address for a transport; for gRPC it stands beside the other."""
     if transport == "grpc":
         return str(json.loads((hub.home / "hub" / "hub.json").read_text())["grpcapiurl"])
-    return hub.url
+    return hub.url if transport == "ws" else hub.url.replace("ws://", "http://").replace("/ws/v2", "/api/v2")
 
 
-@pytest.mark.parametrize("transport", ["ws", "grpc"])
+@pytest.mark.parametrize("transport", ["ws", "grpc", "rest"])
 def test_signing_in(hub: Hub, tmp_path: Path, transport: str) -> None:
     seen = run_script("signin", hub, tmp_path, url=address(hub, transport))
     assert seen["byPassword"] == hub.ready["username"]
@@ -77,11 +77,14 @@ def test_signing_in(hub: Hub, tmp_path: Path, transport: str) -> None:
     assert seen["asAnother"] == []
     for name, call in seen["adminsOnly"].items():
         assert "access denied" in call.get("error", "").lower(), name
-    assert {"agent": "node", "username": "another", "version": "0.0.39"} in seen["clients"]
-    assert set(seen["clientsOfOther"]) == {"another"}
+    if transport == "rest":  # there is no connection to list
+        assert seen["clients"] == seen["clientsOfOther"] == []
+    else:
+        assert {"agent": "node", "username": "another", "version": "0.0.39"} in seen["clients"]
+        assert set(seen["clientsOfOther"]) == {"another"}
 
 
-@pytest.mark.parametrize("transport", ["ws", "grpc"])
+@pytest.mark.parametrize("transport", ["ws", "grpc", "rest"])
 def test_documents(hub: Hub, tmp_path: Path, transport: str) -> None:
     seen = run_script("documents", hub, tmp_path, url=address(hub, transport), suffix=transport)
     check_writing(seen)
@@ -165,7 +168,7 @@ def test_watches_queues_and_rpc(hub: Hub, tmp_path: Path, transport: str) -> Non
     assert seen["toExchange"] == {"error": "AMQP exchange is not enabled on this OpenFlow"}
 
 
-@pytest.mark.parametrize("transport", ["ws", "grpc"])
+@pytest.mark.parametrize("transport", ["ws", "grpc", "rest"])
 def test_work_items(hub: Hub, tmp_path: Path, transport: str) -> None:
     seen = run_script(
         "workitems", hub, tmp_path, url=address(hub, transport), suffix=transport, hints=transport == "ws"
