@@ -12,10 +12,10 @@ import pytest
 from jupyter_agent.errors import ServerRefused
 from jupyter_agent.hub.attachments import MAX_FILES
 from jupyter_agent.hub.data.documents import new_id
-from jupyter_agent.openflow.client import Client
+from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import Right
-from tests.hub_peers import ask, hub_on_a_new_home, user_of
+from tests.hub_peers import ask, hub_on_a_new_home
 from tests.openflow_peers import Hub, names_in, until
 from tests.workitem_peers import add, file, pop, popped, push, update
 
@@ -43,10 +43,17 @@ def wiq() -> str:
 
 
 @pytest.fixture
-async def people(hub: Hub) -> AsyncIterator[dict[str, Client]]:
+async def people(hub: Hub, client: Client) -> AsyncIterator[dict[str, Client]]:
+    names = ("owner", "reader", "invoker", "worker", "stranger")
     async with contextlib.AsyncExitStack() as stack:
-        names = ("owner", "reader", "invoker", "worker", "stranger")
-        yield {name: await stack.enter_async_context(user_of(hub, name)) for name in names}
+        entered = {}
+        for name in names:
+            with contextlib.suppress(ServerRefused):  # there already
+                await client.insert_one("users", {"_type": "user", "username": name, "newpassword": "secret"})
+            credentials = Credentials(username=name, password="secret")
+            entered[name] = await stack.enter_async_context(hub.client(credentials))
+            await entered[name].connected()
+        yield entered
 
 
 RIGHTS = {"reader": Right.READ, "invoker": Right.INVOKE, "worker": Right.READ | Right.INVOKE}
@@ -90,6 +97,12 @@ async def test_who_may_do_what(people: dict[str, Client], wiq: str) -> None:
         ):
             with pytest.raises(ServerRefused, match=r"(?i)access denied|not found"):
                 await ask(people[name], change)
+    change = pb.UpdateWorkItemQueueRequest(workitemqueue=pb.WorkItemQueue(name=wiq, maxretries=9), skiprole=True)
+    change.purge = True
+    editor = {"_id": people["reader"].user.id, "rights": Right.READ | Right.UPDATE}  # type: ignore[union-attr]
+    await owner.update_document("mq", {"name": wiq}, {"$push": {"_acl": editor}})
+    with pytest.raises(ServerRefused, match="Unknown queue or access denied"):  # and nothing is half done
+        await ask(people["reader"], change)
     assert await worker.count("workitems", {"wiq": wiq}) == 1
     assert (await owner.query("mq", {"name": wiq}))[0]["maxretries"] == 2
     assert (await popped(worker, wiq))._id == item._id

@@ -452,6 +452,7 @@ async def test_a_queue_stays_a_queue(client: Client, wiq: str) -> None:
     await popped(client, bare["name"])
     assert (await update(client, item, state="retry")).state == "new"
     await client.delete_one("mq", bare["_id"])
+    await add(client, bare["name"])  # another one
     with pytest.raises(ServerRefused, match="Work item queue not found"):
         await update(client, item, state="retry")
     await client.delete_one("workitems", item._id)

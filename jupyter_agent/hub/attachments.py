@@ -274,12 +274,11 @@ def _sliced(data: bytes, size: int) -> Iterator[bytes]:
 async def load(store: Files, document: Document, *, compressed: bool) -> bytes | None:
     """A file's content, compressed where that is wanted; ``None`` when it is lost."""
     packing = zlib.compressobj() if compressed else None
-    content = bytearray()
     try:
         async with aclosing(store.send(document["_id"])) as parts:
-            async for part in parts:
-                content += await asyncio.to_thread(packing.compress, part) if packing else part
+            content = [await asyncio.to_thread(packing.compress, part) if packing else part async for part in parts]
     except AgentError as error:
         LOG.warning("a work item is given out without the file %s: %s", document["_id"], error)
         return None
-    return bytes(content + packing.flush()) if packing else bytes(content)
+    content += [packing.flush()] if packing else []
+    return await asyncio.to_thread(b"".join, content)

@@ -253,9 +253,9 @@ def push(
         "_acl": queue["_acl"],
     }
     _vouch(documents, caller, {}, new)
-    Collection(documents, caller, ITEMS, guard=with_acl(ITEMS, queue["_acl"])).insert(new)
-    attachments.insert(documents, caller, new, kept)
-    return documents.get(ITEMS, new["_id"]) or new
+    made = Collection(documents, caller, ITEMS, guard=with_acl(ITEMS, queue["_acl"])).insert(new)
+    attachments.insert(documents, caller, made, kept)
+    return made
 
 
 def pop(documents: Documents, caller: Caller, queue: Document, *, now: Date) -> Document | None:
@@ -382,11 +382,15 @@ def _item(documents: Documents, caller: Caller, id: str) -> tuple[Document, Docu
     if item is None or item["_type"] != ITEM:
         raise NotFound(f"Work item with _id {id[:60]} not found.")
     wiq, wiqid = str(item.get("wiq") or ""), str(item.get("wiqid") or "")
-    queue = find_queue(documents, wiq, wiqid)
+    queue = find_queue(documents, "" if wiqid else wiq, wiqid)  # not another one that has the name by now
     is_known = queue is not None and caller.may(QUEUES, queue, Right.READ)
     if not is_known and not caller.may(ITEMS, item, Right.READ):
         raise NotFound(f"Work item with _id {id[:60]} not found.")
-    return item, usable_queue(documents, caller, wiq, wiqid)
+    if queue is None or not is_known:
+        raise NotFound(f"Work item queue not found {wiq[:200]} ({wiqid[:60]}) not found.")
+    if not caller.may(QUEUES, queue, USE):
+        raise AccessDenied(DENIED)
+    return item, queue
 
 
 def _write(documents: Documents, caller: Caller, old: Document, new: Document) -> Document:

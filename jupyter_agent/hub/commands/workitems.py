@@ -49,8 +49,8 @@ ITEM_TEXTS = ("name", "errormessage", "errorsource", "errortype", *CHAINING)
 
 async def push_workitem(call: Call, request: pb.PushWorkitemRequest) -> pb.PushWorkitemResponse:
     """Put an item into a queue."""
-    item = await _apart(request, lambda: _new_item(request, request))
-    (pushed,) = await _push(call, request, [(item, _given(request.files))])
+    item, given = await _apart(request, lambda: (_new_item(request, request), _given(request.files)))
+    (pushed,) = await _push(call, request, [(item, given)])
     return pb.PushWorkitemResponse(workitem=pushed)
 
 
@@ -60,10 +60,9 @@ async def push_workitems(call: Call, request: pb.PushWorkitemsRequest) -> pb.Pus
         raise InvalidInput(
             f"One push can have {MAX_ITEMS} items with {MAX_PAYLOADS >> 20} MiB of payload: push them in parts."
         )
-    given = [_given(item.files) for item in request.items]
-    attachments.check([file for files in given for file in files])
-    items = await _apart(request, lambda: [_new_item(item, request) for item in request.items])
-    return pb.PushWorkitemsResponse(workitems=await _push(call, request, list(zip(items, given, strict=True))))
+    items = await _apart(request, lambda: [(_new_item(item, request), _given(item.files)) for item in request.items])
+    attachments.check([file for _, given in items for file in given])
+    return pb.PushWorkitemsResponse(workitems=await _push(call, request, items))
 
 
 async def pop_workitem(call: Call, request: pb.PopWorkitemRequest) -> pb.PopWorkitemResponse:
@@ -121,15 +120,15 @@ async def update_queue(call: Call, request: pb.UpdateWorkItemQueueRequest) -> pb
     """
     id, is_whole = request.workitemqueue._id, bool(request.workitemqueue._createdbyid)  # noqa: A001, SLF001 - names
 
-    def job(documents: Documents) -> Document:
+    def job(documents: Documents) -> tuple[Document, bool]:
         fields = _queue_fields(documents, request.workitemqueue, is_whole=is_whole)
-        return workitems.change_queue(documents, call.caller, id, fields, with_role=not request.skiprole)
+        changed = workitems.change_queue(documents, call.caller, id, fields, with_role=not request.skiprole)
+        return changed, not request.purge or workitems.purge(documents, call.caller, changed["_id"], BATCH)
 
-    changed = await call.services.store.write(job)
-    if request.purge:
-        queue = changed["_id"]
-        while not await call.services.store.write(lambda each: workitems.purge(each, call.caller, queue, BATCH)):
-            pass
+    changed, is_done = await call.services.store.write(job)
+    queue = changed["_id"]
+    while not is_done:
+        is_done = await call.services.store.write(lambda each: workitems.purge(each, call.caller, queue, BATCH))
     return pb.UpdateWorkItemQueueResponse(workitemqueue=queue_message(changed))
 
 
