@@ -360,6 +360,44 @@ def test_an_order_out_of_sql_is_the_order_of_the_database(
         assert [position(document, order) for document in in_sql] == [position(each, order) for each in everything]
 
 
+comparisons = st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte", "$ne"])
+conditions = st.one_of(
+    scalars,
+    st.dictionaries(comparisons, scalars, min_size=1, max_size=2),
+    st.fixed_dictionaries({"$in": st.lists(scalars, max_size=3)}),
+    st.fixed_dictionaries({"$exists": st.booleans()}),
+)
+plain_queries = st.dictionaries(st.sampled_from(["a", "b", "c.d", "c", "_id"]), conditions, max_size=3)
+queries = st.one_of(plain_queries, st.fixed_dictionaries({"$or": st.lists(plain_queries, min_size=1, max_size=2)}))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    items=st.lists(st.one_of(things_of, few_kinds), max_size=8),
+    more=st.lists(st.one_of(things_of, few_kinds), max_size=3),
+    keys=indexes,
+    wanted=st.lists(queries, min_size=1, max_size=5),
+)
+def test_indexes_leave_out_nothing_that_matches(
+    items: list[Any], more: list[Any], keys: list[dict[str, int]], wanted: list[Any]
+) -> None:
+    """Whatever kinds of values the indexed fields have, and come to have."""
+    with store() as documents:
+        for number, item in enumerate(items):
+            documents.insert("things", {"_id": str(number), **item})
+        for number, each in enumerate(keys):
+            documents.make_index("things", index_of(each, {}, str(number)))
+        for number, item in enumerate(more):
+            old = documents.get("things", str(number))
+            new = {"_id": str(number), **item}
+            documents.insert("things", new) if old is None else documents.replace("things", old, new)
+        everything = list(documents.find("things", ALL))
+        for query in wanted:
+            compiled = compile_filter(query)
+            found = {document["_id"] for document in documents.find("things", compiled)}
+            assert found == {document["_id"] for document in everything if compiled.matches(document)}
+
+
 def position(document: dict[str, Any], order: dict[str, int]) -> Any:
     from jupyter_agent.hub.data.results import sort_key
 
@@ -394,6 +432,28 @@ def test_indexes_of_an_older_program_are_made_anew() -> None:
         assert connection.execute(tables).fetchall() == before
         with pytest.raises(Conflict, match=r"E11000 .* this username already"):
             documents.insert("users", {"_id": "2", "_type": "user", "username": "aNN"})
+
+
+def test_documents_that_do_not_agree_with_an_index_keep_no_store_from_opening() -> None:
+    with store() as documents:
+        documents.make_collection("users")
+        connection = documents._connection
+        connection.execute("DROP INDEX " + forbidding(connection))
+        for number in range(2):
+            documents.insert("users", {"_id": str(number), "_type": "user", "username": "ann"})
+        documents.make_collection("things")
+        connection.execute("DROP INDEX " + next(iter(built_in("things")[0].statements("c2"))))
+        set_all_right(connection)
+        assert len(list(documents.find("users", compile_filter({"username": "ann"})))) == 2
+        assert uses(documents, "things", "_type_1") in plan(documents, "things", {"_type": "t"})
+        documents.delete("users", {"_id": "1"})
+        set_all_right(connection)
+        assert forbidding(connection)
+
+
+def forbidding(connection: sqlite3.Connection) -> str:
+    (found,) = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'c1_%_forbids'").fetchone()
+    return str(found)
 
 
 def test_the_built_in_indexes_are_indexes() -> None:

@@ -5,6 +5,7 @@ It knows names and SQL, and refuses to know documents.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from jupyter_agent.hub.data import due
 from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.indexes import LIST, Index, kinds_sql
 from jupyter_agent.hub.data.results import ASCENDING
+
+LOG = logging.getLogger(__name__)
 
 HISTORY = "_hist"
 """What the name of a collection's history ends with."""
@@ -143,7 +146,7 @@ def set_right(connection: sqlite3.Connection, name: str) -> Shape:
         if wanted.get(each) != sql and not each.endswith("_due"):
             connection.execute(f"DROP INDEX {each}")
     missing = [sql for each, sql in wanted.items() if there.get(each) != sql]
-    for sql in missing:
+    for sql in sorted(missing, key=lambda sql: sql.startswith("CREATE UNIQUE")):  # those may fail
         connection.execute(sql)
     if name == due.COLLECTION:
         due.create_index(connection, known.number)
@@ -158,7 +161,10 @@ def set_right(connection: sqlite3.Connection, name: str) -> Shape:
 def set_all_right(connection: sqlite3.Connection) -> None:
     """Do so for every collection, when the store is opened."""
     for (name,) in connection.execute("SELECT name FROM collections").fetchall():
-        set_right(connection, name)
+        try:
+            set_right(connection, name)
+        except sqlite3.IntegrityError as error:  # of a program with other rules; all else goes on
+            LOG.error("%s holds documents that do not agree with a unique index: %s", name, error)  # noqa: TRY400 - it says it all
 
 
 def _call_poor(connection: sqlite3.Connection, table: str, index: str) -> None:
