@@ -58,7 +58,7 @@ def any_message(kind: type[Message], chance: random.Random, levels: int = 2) -> 
     return message
 
 
-def put(message: Message, field: FieldDescriptor, chance: random.Random, levels: int) -> None:
+def put(message: Message, field: Any, chance: random.Random, levels: int) -> None:
     if field.message_type is not None:
         if levels and field.message_type.full_name.startswith("openiap."):
             inner = type(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name))
@@ -74,7 +74,7 @@ def put(message: Message, field: FieldDescriptor, chance: random.Random, levels:
         setattr(message, field.name, any_value(field, chance))
 
 
-def any_value(field: FieldDescriptor, chance: random.Random) -> Any:
+def any_value(field: Any, chance: random.Random) -> Any:
     if field.type == FieldDescriptor.TYPE_STRING:
         return chance.choice(COLLECTIONS) if field.name == "collectionname" else any_text(chance)
     if field.type == FieldDescriptor.TYPE_BYTES:

@@ -8,8 +8,9 @@ import hashlib
 import os
 import random
 import resource
+import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,3 +143,49 @@ async def test_a_disk_that_takes_no_more_is_said_and_harms_nothing(home: Home, t
             assert await client.count("things", {}) == 2
             assert names_in(hub.home / "hub" / "files") == [file]
         assert rows_of(hub, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "none", mount], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no file system may be mounted here")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)
+
+
+async def test_on_a_full_disk_nothing_is_lost_and_with_room_the_hub_goes_on(small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(3_000_000))
+    with running_hub(Home(small_disk / "home")) as hub:
+        async with clients(hub, 4) as opened:
+            first = await opened[0].upload(tmp_path / "big")
+            (small_disk / "filler").write_bytes(bytes(8_000_000))
+            known: set[str] = set()
+            refusals = await asyncio.gather(*(insert_until_refused(client, known) for client in opened))
+            assert known
+            for refusal in refusals:
+                assert "is full: free some space and try again. Nothing was changed." in refusal
+            with pytest.raises(ServerRefused, match=r"is full: free some space and try again\. Nothing was kept\."):
+                await opened[0].upload(tmp_path / "big")
+            assert names_in(hub.home / "hub" / "files") == [first]
+            assert {each["_id"] for each in await opened[1].query("things", {}, top=100_000)} == known
+            (small_disk / "filler").unlink()
+            made = await opened[2].insert_one("things", {"text": "x" * 20_000})
+            second = await opened[0].upload(tmp_path / "big")
+            assert names_in(hub.home / "hub" / "files") == sorted([first, second])
+        hub.kill()
+        hub.start()
+        async with clients(hub, 1) as (client,):
+            assert {each["_id"] for each in await client.query("things", {}, top=100_000)} == {*known, made["_id"]}
+        assert rows_of(hub, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def insert_until_refused(client: Client, known: set[str]) -> str:
+    while True:
+        try:
+            known.add((await client.insert_one("things", {"text": "x" * 20_000}))["_id"])
+        except ServerRefused as error:
+            return str(error)
