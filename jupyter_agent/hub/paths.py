@@ -143,7 +143,7 @@ def _check(path: Path, text: str) -> None:
             raise InvalidInput(f"The path {text[:100]!r} of the watch would take too long: make it simpler.")
         if is_absolute and (descends or not all(isinstance(each, SINGULAR) for each in segment.selectors)):
             raise InvalidInput(
-                f"In a filter of the path {text[:100]!r} a query that begins with $ must be a plain one."
+                f"In the path {text[:100]!r} of the watch a filter's query that begins with $ must be a plain one."
             )
 
 
@@ -318,7 +318,6 @@ def _less(left: Value, right: Value) -> bool:
 COMPARISONS: dict[str, Callable[[Value, Value], bool]] = {
     "==": _equal,
     "!=": lambda left, right: not _equal(left, right),
-    "<>": lambda left, right: not _equal(left, right),
     "<": _less,
     ">": lambda left, right: _less(right, left),
     "<=": lambda left, right: _less(left, right) or _equal(left, right),

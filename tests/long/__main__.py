@@ -30,6 +30,8 @@ SUITES = {
     "protocol_examples": "test_openflow_protocol.py",
     "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
     "archive_examples": "test_packages.py",
+    "queue_kills": "test_hub_queues.py::test_kill_9_amid_messages_delivers_each_once",
+    "watch_paths": "test_hub_watches.py::test_a_compiled_path_means_what_the_path_means",
     "transfer_examples": "test_hub_transfer.py",
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
