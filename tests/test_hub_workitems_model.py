@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent.hub import workitems
+from jupyter_agent.hub import workitem_queues, workitems
 from jupyter_agent.hub.attachments import Given, Kept, documents_of, entries_of
 from jupyter_agent.hub.callers import SYSTEM, Caller
 from jupyter_agent.hub.data import due
@@ -92,7 +92,7 @@ class World:
         return Date(1000 * self.model.now_s)
 
     def queue(self, name: str) -> dict[str, Any]:
-        return workitems.usable_queue(self.documents, ANN, name, "")
+        return workitem_queues.usable(self.documents, ANN, name, "")
 
     def kept(self, files: list[tuple[str, bytes]]) -> list[Kept]:
         made = [Kept(new_id(), name, len(data), "") for name, data in files]
@@ -171,8 +171,8 @@ def world() -> Iterator[World]:
         migrate(connection)
     documents = Documents(connection)
     fields = {"maxretries": MAXRETRIES, "retrydelay": RETRYDELAY_S, "initialdelay": INITIALDELAY_S}
-    workitems.add_queue(documents, ANN, {**fields, "name": "failed"}, with_role=False)
-    workitems.add_queue(documents, ANN, {**fields, "name": "main", "failed_wiq": "failed"}, with_role=False)
+    workitem_queues.add(documents, ANN, {**fields, "name": "failed"}, with_role=False)
+    workitem_queues.add(documents, ANN, {**fields, "name": "main", "failed_wiq": "failed"}, with_role=False)
     yield World(connection, documents)
     connection.close()
 
@@ -241,7 +241,7 @@ def test_an_update_that_was_overtaken_is_decided_anew() -> None:
         step = workitems.prepare(tried.documents, ANN, item, update_, now=tried.now)
         for change in (
             lambda: tried.pop("main"),
-            lambda: workitems.change_queue(
+            lambda: workitem_queues.change(
                 tried.documents, ANN, "", {"name": "failed", "initialdelay": 9}, with_role=False
             ),
         ):

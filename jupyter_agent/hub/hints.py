@@ -16,7 +16,7 @@ from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.store import Documents, Store
 from jupyter_agent.hub.queues import Queues, queue_name
-from jupyter_agent.hub.workitems import QUEUE, QUEUES
+from jupyter_agent.hub.workitem_queues import QUEUE, QUEUES
 from jupyter_agent.openflow.proto.openiap_pb2 import QueueEvent
 
 LOG = logging.getLogger(__name__)

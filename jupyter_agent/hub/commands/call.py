@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from jupyter_agent.errors import AccessDenied
-from jupyter_agent.hub import agents, files, users, workitems
+from jupyter_agent.hub import agents, files, users, workitem_queues, workitems
 from jupyter_agent.hub.callers import Caller, Document
 from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.network.connection import Connection
@@ -77,8 +77,8 @@ GUARDS: dict[str, Guard] = {
     "users": users.guard,
     "agents": agents.guard,
     "fs.files": files.guard,
-    "mq": workitems.guard_queue,
-    "workitems": workitems.guard_item,
+    "mq": workitem_queues.guard,
+    "workitems": workitems.guard,
     "config": admins_only,
     "audit": admins_only,
     "oauthtokens": admins_only,

@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
 
 from jupyter_agent.errors import Conflict, InvalidInput
-from jupyter_agent.hub import attachments, workitems
+from jupyter_agent.hub import attachments, workitem_queues, workitems
 from jupyter_agent.hub.attachments import MAX_CONTENTS, Contents, Given
 from jupyter_agent.hub.callers import Document
 from jupyter_agent.hub.commands.call import BIG, Call, Command
 from jupyter_agent.hub.data.documents import Date, parse, wire
 from jupyter_agent.hub.data.due import DEFAULT_PRIORITY
 from jupyter_agent.hub.data.store import Documents
-from jupyter_agent.hub.workitems import CHAINING, Changed, NewItem, Update, whole
+from jupyter_agent.hub.workitem_queues import WORDS, whole
+from jupyter_agent.hub.workitems import Changed, NewItem, Update
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import mask
 
@@ -42,6 +43,7 @@ ATTEMPTS = 20
 MOMENTS = range(-62_135_596_800_000, 253_402_300_800_000)
 """The milliseconds of the years 1 to 9999, which can be written as dates."""
 
+CHAINING = tuple(f"{word}_{name}" for word in WORDS for name in ("wiqid", "wiq"))
 QUEUE_TEXTS = ("name", "workflowid", "robotqueue", "amqpqueue", "projectid", "packageid", *CHAINING)
 QUEUE_NUMBERS = ("maxretries", "retrydelay", "initialdelay")
 ITEM_TEXTS = ("name", "errormessage", "errorsource", "errortype", *CHAINING)
@@ -69,7 +71,7 @@ async def pop_workitem(call: Call, request: pb.PopWorkitemRequest) -> pb.PopWork
     """Give out the item of a queue that is due next, or none."""
 
     def job(documents: Documents) -> tuple[pb.Workitem, list[Document]] | None:
-        queue = workitems.usable_queue(documents, call.caller, request.wiq, request.wiqid)
+        queue = workitem_queues.usable(documents, call.caller, request.wiq, request.wiqid)
         item = workitems.pop(documents, call.caller, queue, now=Date.now())
         if item is None:
             return None
@@ -107,7 +109,7 @@ async def add_queue(call: Call, request: pb.AddWorkItemQueueRequest) -> pb.AddWo
 
     def job(documents: Documents) -> pb.WorkItemQueue:
         fields = _queue_fields(documents, request.workitemqueue)
-        added = workitems.add_queue(documents, call.caller, fields, with_role=not request.skiprole)
+        added = workitem_queues.add(documents, call.caller, fields, with_role=not request.skiprole)
         return queue_message(added)
 
     return pb.AddWorkItemQueueResponse(workitemqueue=await call.services.store.write(job))
@@ -122,13 +124,13 @@ async def update_queue(call: Call, request: pb.UpdateWorkItemQueueRequest) -> pb
 
     def job(documents: Documents) -> tuple[Document, bool]:
         fields = _queue_fields(documents, request.workitemqueue, is_whole=is_whole)
-        changed = workitems.change_queue(documents, call.caller, id, fields, with_role=not request.skiprole)
-        return changed, not request.purge or workitems.purge(documents, call.caller, changed["_id"], BATCH)
+        changed = workitem_queues.change(documents, call.caller, id, fields, with_role=not request.skiprole)
+        return changed, not request.purge or workitem_queues.purge(documents, call.caller, changed["_id"], BATCH)
 
     changed, is_done = await call.services.store.write(job)
     queue = changed["_id"]
     while not is_done:
-        is_done = await call.services.store.write(lambda each: workitems.purge(each, call.caller, queue, BATCH))
+        is_done = await call.services.store.write(lambda each: workitem_queues.purge(each, call.caller, queue, BATCH))
     return pb.UpdateWorkItemQueueResponse(workitemqueue=queue_message(changed))
 
 
@@ -136,10 +138,10 @@ async def delete_queue(call: Call, request: pb.DeleteWorkItemQueueRequest) -> pb
     """Delete a queue that is empty, or with ``purge`` one with its items."""
 
     def job(documents: Documents) -> bool:
-        queue = workitems.readable_queue(documents, call.caller, request.wiq, request.wiqid)
-        if request.purge and not workitems.purge(documents, call.caller, queue["_id"], BATCH):
+        queue = workitem_queues.readable(documents, call.caller, request.wiq, request.wiqid)
+        if request.purge and not workitem_queues.purge(documents, call.caller, queue["_id"], BATCH):
             return False
-        workitems.delete_queue(documents, call.caller, queue)
+        workitem_queues.delete(documents, call.caller, queue)
         return True
 
     while not await call.services.store.write(job):
@@ -154,12 +156,12 @@ async def _push(call: Call, request: Any, items: Sequence[tuple[NewItem, Sequenc
         _check_contents(given)
     store, wiq, wiqid = call.services.store, request.wiq, request.wiqid
     if any(given for _, given in items):
-        await store.read(lambda documents: workitems.usable_queue(documents, call.caller, wiq, wiqid))
+        await store.read(lambda documents: workitem_queues.usable(documents, call.caller, wiq, wiqid))
     async with Contents(call.services.files) as contents:
         new = [(item, await contents.keep(given)) for item, given in items]
 
         def job(documents: Documents) -> list[pb.Workitem]:
-            queue, now = workitems.usable_queue(documents, call.caller, wiq, wiqid), Date.now()
+            queue, now = workitem_queues.usable(documents, call.caller, wiq, wiqid), Date.now()
             pushed = [workitems.push(documents, call.caller, queue, item, kept, now=now) for item, kept in new]
             return [item_message(item) for item in pushed]
 
