@@ -31,6 +31,10 @@ def index_and_null(document: Document, path: str, operator: str, operand: Any) -
     """A number in a path means an element only; MongoDB also looks for a field of that name in the list's objects."""
     asks = operand is None or (isinstance(operand, list) and None in operand) or operator == "$exists"
     names = path.split(".")
+    if any(
+        name.isdecimal() and isinstance(item, dict) for values, name in lists_on(document, names) for item in values
+    ):
+        return True
     return asks and (crosses(document, names, indexed=True) or (names[-1].isdecimal() and is_lacking(document, names)))
 
 
@@ -347,17 +351,22 @@ def several_values(documents: list[Document], path: str) -> bool:
 SORTS = (missing_in_lists, scalars_in_lists, several_values)
 
 
-# -- Projections: quirk(document, path, is included)
+# -- Projections: quirk(document, path, what mingo gave)
 
 
-def number_in_projection(document: Document, path: str, including: bool) -> bool:  # noqa: FBT001 - as all of them
+def number_in_projection(document: Document, path: str, theirs: Any) -> bool:
     """A number in a path is an element's place; in MongoDB's projections it is a field's name."""
     return any(name.isdecimal() for name in path.split("."))
 
 
-def nested_lists(document: Document, path: str, including: bool) -> bool:  # noqa: FBT001 - as all of them
+def nested_lists(document: Document, path: str, theirs: Any) -> bool:
     """Lists in lists are left out, or as they are; MongoDB projects the objects in them, too."""
     return any(isinstance(item, list) for values, _ in lists_on(document, path.split(".")) for item in values)
 
 
-PROJECTIONS = (number_in_projection, nested_lists)
+def broken_projection(document: Document, path: str, theirs: Any) -> bool:
+    """A path that meets null in a list ends in a TypeError."""
+    return broken([document], "$project", {path: 0}, theirs)
+
+
+PROJECTIONS = (broken_projection, number_in_projection, nested_lists)

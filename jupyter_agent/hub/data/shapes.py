@@ -200,23 +200,22 @@ MAX_DEPTH = 200
 
 
 def weigh(value: Any) -> int:
-    """About the bytes of a value as JSON. Raises `InvalidInput` for what is too big or too deep to go on with.
+    """About the bytes of a value. Raises `InvalidInput` for what is too big or too deep to go on with.
 
     A few stages can make a small document grow beyond all bounds (``{a: ["$a", "$a"]}``): it stops at the limit.
     """
-    weight, waiting = 0, [(value, 0)]
+    weight, waiting = 0, [([value], 0)]
     while waiting:
-        item, depth = waiting.pop()
-        weight += 8
-        if isinstance(item, str):
-            weight += len(item)
-        elif isinstance(item, dict | list) and item:
-            if depth >= MAX_DEPTH:
-                raise InvalidInput(f"The aggregate makes documents that are nested deeper than {MAX_DEPTH} levels.")
-            if isinstance(item, dict):
-                weight += sum(map(len, item))
-                item = item.values()
-            waiting += [(each, depth + 1) for each in item]
+        items, depth = waiting.pop()
+        for item in items:
+            if isinstance(item, dict | list):
+                weight += 32
+                if depth >= MAX_DEPTH:
+                    raise InvalidInput(f"The aggregate makes documents that are nested deeper than {MAX_DEPTH} levels.")
+                waiting.append((list(item.values()) if isinstance(item, dict) else item, depth + 1))
+                weight += sum(map(len, item)) if isinstance(item, dict) else 0
+            else:
+                weight += 8 + len(item) if isinstance(item, str) else 8
         if weight > MAX_WEIGHT:
             raise InvalidInput(f"The aggregate makes a document of more than {MAX_WEIGHT >> 20} MiB.")
     return weight
