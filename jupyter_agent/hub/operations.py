@@ -94,11 +94,13 @@ class Collection:
         """A JSON array of the documents that match and that the caller may read."""
         if skip < 0 or top < 0:
             raise InvalidInput("top and skip cannot be negative.")
+        last = skip + (top or TOP)
         ordered = self._documents.in_order(self._name, wanted, order) if order else None
-        if ordered is None:
-            found = page(self.readable(wanted), order, skip, top or TOP)
-        else:
-            found = list(islice(self._only_readable(ordered), skip, skip + (top or TOP)))
+        found: Iterable[Document]
+        if order and ordered is None:
+            found = page(self.readable(wanted), order, skip, last - skip)
+        else:  # one by one: those that are too much together are never all in memory
+            found = islice(self.readable(wanted) if ordered is None else self._only_readable(ordered), skip, last)
         shown = projection if projection is not None and not self._holds_files else _as_it_is
         return _array(shown(document) for document in found)
 
