@@ -10,15 +10,33 @@ from hypothesis import strategies as st
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import Date, new_id, parse, parse_object, restored, stored, wire
 
+
+def near_dates(draw: st.DrawFn) -> str:
+    """Texts of a date's length and nearly its form; those that are dates are given as they come back."""
+    moment = draw(st.datetimes())
+    text = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z".zfill(24)
+    if draw(st.booleans()):
+        return text
+    place, other = draw(st.integers(0, 18)), draw(st.sampled_from("0123456789TZ-:. x"))
+    changed = text[:place] + other + text[place + 1 :]
+    found = parse(json.dumps(changed), "item")
+    return str(found) if isinstance(found, Date) else changed
+
+
 scalars = (
     st.none()
     | st.booleans()
-    | st.integers(-(2**53), 2**53)
+    | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-    | st.datetimes().map(lambda moment: f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z".zfill(24))
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+    | st.composite(near_dates)()
+    | st.sampled_from(["2024-01-02T03:04:05Z", "x" * 23 + "Z", "__REGEXP /a/i", "$date", "{}"])
 )
-names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0$_"), max_size=8)
+parts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0$_"), min_size=1, max_size=4)
+names = (
+    st.lists(parts, min_size=1, max_size=3).map(".".join)
+    | st.sampled_from(["", "_id", "__proto__", "a_b", "$ref", "a$b", "_", "___", "a._b", ".", ".."])
+).filter(lambda name: "$$" not in name)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
 objects = st.dictionaries(names, values, max_size=5)
 
@@ -26,7 +44,52 @@ objects = st.dictionaries(names, values, max_size=5)
 @given(objects)
 def test_what_a_client_sends_comes_back_the_same(given_object: dict[str, Any]) -> None:
     document = parse_object(json.dumps(given_object), "item", names=True)
-    assert json.loads(wire(restored(stored(document)))) == given_object
+    assert exactly(json.loads(wire(restored(stored(document))))) == exactly(given_object)
+
+
+def exactly(value: Any) -> str:
+    """With the order of fields, and 1.0 told from 1."""
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "comes_back"),
+    [("x____y", "x.y"), ("a_.b", "a._b"), ("_____.", ".._"), ("_____.", "._.")],
+)
+def test_a_name_that_would_come_back_as_another_is_refused(name: str, comes_back: str) -> None:
+    with pytest.raises(InvalidInput, match=f"The name '{name}' in the item cannot be stored: .* as '{comes_back}'"):
+        parse(json.dumps({"a": [{name: 1}]}), "item", names=True)
+    assert parse(json.dumps({name: 1}), "query") == {name: 1}  # there it is a path
+
+
+@pytest.mark.parametrize("number", [2**64 + 1, -(2**63) - 1, 123456789012345678901234567890])
+def test_a_number_that_would_be_rounded_is_refused(number: int) -> None:
+    with pytest.raises(InvalidInput, match=f"The number {number} in the item has more than 64 bits"):
+        parse(f'{{"a": ["1234567890123456789012", {number}]}}', "item")
+
+
+@pytest.mark.parametrize("text", ["18446744073709551616", "18446744073709552000", "100000000000000000000", "1e300"])
+def test_a_number_as_javascript_writes_it_is_taken(text: str) -> None:
+    (number,) = json.loads(wire(parse(f"[{text}]", "item")))
+    assert number == float(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01T00:00:00.0+01:00",  # before the calendar's first day, in UTC
+        "9999-12-31T23:59:59.999-05:00",
+        "0000-01-01T00:00:00.000Z",
+        "2024-02-30T00:00:00.000Z",
+        "2024-01-02T24:00:00.000Z",
+        "2024-01-02T03:04:60.000Z",
+        "2024-01-02T03:04:05.678+25:00",
+        "\uff12024-01-02T03:04:05.678Z",
+        "2024-01-02t03:04:05.678z",
+    ],
+)
+def test_what_is_nearly_a_date_stays_text(text: str) -> None:
+    assert wire(parse(json.dumps([text]), "item")) == json.dumps([text], ensure_ascii=False, separators=(",", ":"))
 
 
 @pytest.mark.parametrize(

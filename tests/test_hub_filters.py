@@ -4,7 +4,7 @@ import pytest
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import parse_object
-from jupyter_agent.hub.data.filters import compile_filter
+from jupyter_agent.hub.data.filters import compile_filter, compile_text
 
 DAY = "2024-01-02T03:04:05.678Z"
 
@@ -55,6 +55,26 @@ def matches(query: str, document: str) -> bool:
         ('{"a": {"$lt": "DAY"}}', '{"a": 5}', False),
         ('{"a": {"$gt": "2024"}}', '{"a": "DAY"}', False),
         ('{"a____b": 1}', '{"a.b": 1}', True),
+        ('{"a": {"$gt": {"b": 5}}}', '{"a": {"b": "DAY"}}', True),
+        ('{"a": {"$gte": ["DAY"], "$lt": ["DAY", 1]}}', '{"a": ["DAY"]}', True),
+        ('{"a": {"$lt": [2]}}', '{"a": 1}', False),
+        ('{"a": {"$not": {"$lte": {}}}}', '{"a": {}}', False),
+        ('{"a": {"$all": [{"$elemMatch": {"x": 1}}, {"$elemMatch": {"x": 2}}]}}', '{"a": [{"x": 1}, {"x": 2}]}', True),
+        ('{"a": {"$all": [{"$elemMatch": {"x": 1}}, {"$elemMatch": {"x": 3}}]}}', '{"a": [{"x": 1}, {"x": 2}]}', False),
+        ('{"a": {"$all": [{"$elemMatch": {"$type": 2, "$gt": "a"}}]}}', '{"a": [1, "b"]}', True),
+        ('{"a": {"$all": ["__REGEXP /^x/", "__REGEXP /y$/"]}}', '{"a": ["xa", "by"]}', True),
+        ('{"$nor": [{"a": {"$type": "string"}}]}', '{"a": 1}', True),
+        ('{"a": {"$not": {"$type": "array"}}}', '{"a": [1]}', False),
+        ('{"a": {"$elemMatch": {"$not": {"$type": "string"}}}}', '{"a": ["x", 1]}', True),
+        ('{"a": {"$mod": [4, -2]}}', '{"a": -6}', True),
+        ('{"a": {"$mod": [2, 0]}}', '{"a": 2.9}', True),
+        ('{"a": {"$mod": [2, 0]}}', '{"a": null}', False),
+        ('{"a.b": {"$size": 1}}', '{"a": [{"b": 1}]}', False),
+        ('{"a.0": 1}', '{"a": [[1]]}', False),
+        ('{"_id": "5a1702fa245d9013697656fb"}', '{"_id": "5a1702fa245d9013697656fb"}', True),
+        ('{"_id": "twelve chars"}', '{"_id": "twelve chars"}', True),
+        ('{"_id": "__REGEXP /^5a/"}', '{"_id": "5a1702fa245d9013697656fb"}', True),
+        (r'{"a": "__REGEXP /^\\u00e9\\ud83d\\ude00\\/\\-$/giuy"}', '{"a": "é😀/-"}', True),
     ],
 )
 def test_what_matches(query: str, document: str, *, expected: bool) -> None:
@@ -82,6 +102,12 @@ def test_what_matches(query: str, document: str, *, expected: bool) -> None:
         ('{"a": {"$regex": "(?=a)"}}', "is not offered by this hub"),
         ('{"a": {"$regex": "(a)\\\\1"}}', "is not offered by this hub"),
         ('{"a": {"$regex": "%s"}}' % ("x" * 2000), "may have 1000 characters"),
+        ('{"a": {"$regex": ".{400}x"}}', "is not offered by this hub: it is too costly"),
+        ('{"a": "__REGEXP /a/x"}', "option 'x' is not offered"),
+        ('{"a": {"$all": [1, {"$elemMatch": {}}]}}', "cannot mix"),
+        ('{"a": {"$in": [{"$type": 2}]}}', "does not accept operator expressions"),
+        ('{"a": {"$type": []}}', "\\$type"),
+        ('{"a": {"$type": {}}}', "\\$type does not know"),
         ('{"a": {"$not": 1}}', "\\$not takes an operator"),
         ('{"a": {"$size": -1}}', "cannot be understood"),
         ('{"a": {"$mod": [0, 1]}}', "cannot be understood"),
@@ -90,6 +116,22 @@ def test_what_matches(query: str, document: str, *, expected: bool) -> None:
 def test_what_is_no_query_is_refused_by_name(query: str, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         matches(query, "{}")
+
+
+def test_a_text_that_is_too_long_for_a_costly_pattern_is_refused() -> None:
+    wanted = compile_filter({"a": {"$regex": ".{200}x"}})
+    assert not wanted.matches({"a": "y" * 10_000})
+    with pytest.raises(InvalidInput, match="too costly for a text of 1000000 characters"):
+        wanted.matches({"a": "y" * 1_000_000})
+
+
+def test_queries_that_come_again_are_compiled_once() -> None:
+    text = '{"a": 1}'
+    assert compile_text(text) is compile_text(text)
+    assert compile_text(f'{{"a": "{"x" * 3000}"}}').matches({"a": "x" * 3000})
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="not valid JSON"):
+            compile_text("{")
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*)*x", "(a?){40}a{40}", "^(([a-z])+.)+[A-Z]([a-z])+$"])

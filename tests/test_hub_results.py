@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import Date
-from jupyter_agent.hub.data.results import order_of, page, projection_of
+from jupyter_agent.hub.data.results import distinct, order_of, page, projection_of
 
 VALUES: list[Any] = [Date(5), True, [3, 9], "b", 2.5, None, {"x": 1}, "a", 1, [], False, "é", [[1]]]
 
@@ -31,6 +31,49 @@ def test_a_missing_field_sorts_like_null_and_lists_by_their_objects() -> None:
     documents: list[dict[str, Any]] = [{"n": 1, "a": [{"b": 5}, {"b": 1}]}, {"n": 2, "a": {"b": 3}}, {"n": 3}]
     assert [document["n"] for document in page(documents, order_of("a.b"), 0, 9)] == [3, 1, 2]
     assert [document["n"] for document in page(documents, order_of({"a.b": -1}), 0, 9)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "expected"),
+    [
+        ("v.b", [[{"b": 5}, {"c": 1}], {"b": 1}, [{"b": 0}]], "021"),  # nothing in an object of a list is null
+        ("v.b", [[5, {"b": 5}], {"b": 1}, []], "021"),
+        ("v.b", [[[{"b": 5}]], {"b": 1}], "01"),
+        ("v.1", [[5, 1], [1, 5], [9]], "201"),
+        ("v.0.b", [[{"b": 2}], [{"b": 1}, {"b": 9}]], "10"),
+        ("v", [[], None, [None], [1, "a"], 0], "01243"),
+    ],
+)
+def test_what_lists_are_sorted_by(path: str, values: list[Any], expected: str) -> None:
+    documents = [{"n": str(number), "v": value} for number, value in enumerate(values)]
+    assert "".join(each["n"] for each in page(documents, order_of({path: 1}), 0, 9)) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "expected"),
+    [
+        ("v", [1, "a", 1.0, True, None, 1], [1, "a", True, None]),
+        ("v", [[1, 2], 2, [], [[1, 2]]], [1, 2, [1, 2]]),
+        ("v", [{"b": 1}, {"b": 1}, {"b": True}, Date(1)], [{"b": 1}, {"b": True}, Date(1)]),
+        ("v.b", [{"b": 1}, [{"b": 2}, {"b": [3, 1]}, 5], 7], [1, 2, 3]),
+        ("v.0", [[4, 5], {"0": 6}], [4, 6]),
+        ("none", [1], []),
+    ],
+)
+def test_different_values(field: str, values: list[Any], expected: list[Any]) -> None:
+    found = distinct(({"v": value} for value in values), field)
+    assert [(type(each), each) for each in found] == [(type(each), each) for each in expected]
+
+
+@pytest.mark.parametrize("field", ["", "a..b", "$a", "a.$"])
+def test_what_is_no_field_has_no_values(field: str) -> None:
+    with pytest.raises(InvalidInput, match="distinct cannot name"):
+        distinct([], field)
+
+
+def test_too_many_different_values_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="different values of 'v' are more than 16 MiB"):
+        distinct(({"v": f"{number}{'x' * 999_999}"} for number in range(20)), "v")
 
 
 @pytest.mark.parametrize("order", [3, ["a"], {"a": "up"}, {"a": 2}, {"a": True}, None])
@@ -61,7 +104,9 @@ def test_projections(projection: dict[str, Any], expected: dict[str, Any]) -> No
     assert projection_of(projection)(DOCUMENT) == expected
 
 
-@pytest.mark.parametrize("projection", [{"a": 1, "b": 0}, {"a": "x"}, {"a": {"$slice": 1}}, {"$a": 1}, {"a..b": 1}])
+@pytest.mark.parametrize(
+    "projection", [{"a": 1, "a.b": 1}, {"a": 1, "b": 0}, {"a": "x"}, {"a": {"$slice": 1}}, {"$a": 1}, {"a..b": 1}]
+)
 def test_what_is_no_projection_is_refused(projection: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="projection"):
         projection_of(projection)

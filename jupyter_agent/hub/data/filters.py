@@ -165,6 +165,8 @@ class OfType:
 
     def __init__(self, names: Iterable[object]) -> None:
         self._names = frozenset(_type_name(name) for name in names)
+        if not self._names:
+            raise InvalidInput("$type takes a type or a list of at least one.")
 
     def __eq__(self, other: object) -> bool:
         return not self._names.isdisjoint(_types(other))
