@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, WORKITEM_QUEUE_ADMINS, Right
-from tests.hub_peers import ask, hub_on_a_new_home, line, user_of
+from tests.hub_peers import ask, hub_on_a_new_home, line, rows_of, user_of
 from tests.openflow_peers import Hub, Seen, names_in, until
 from tests.test_hub_connections import hub as hub_with
 from tests.test_hub_connections import signed_in
@@ -492,3 +493,50 @@ async def test_who_consumes_the_queues_queue_is_told_of_due_items(tmp_path: Path
         await other.ask("pushworkitem", pb.PushWorkitemRequest(wiq="silent"))
         _, event = await other.hear("queueevent")  # of rounds in which nothing else was due
         assert json.loads(event.data)["wiq"] == "silent"
+
+
+# Faults
+
+
+async def test_who_hangs_up_in_the_middle_leaves_no_content_without_an_item(client: Client, hub: Hub, wiq: str) -> None:
+    await add(client, wiq)
+    item = await push(client, wiq, files=[file("one", b"1")])
+    files = [file(f"{number}.bin", bytes(300_000)) for number in range(10)]
+    for turn in range(12):
+        async with line(hub.url) as wire:
+            await wire.sign_in(hub)
+            if turn % 2:
+                await wire.say("pushworkitem", pb.PushWorkitemRequest(wiq=wiq, files=files))
+            else:
+                message = pb.Workitem(_id=item._id)
+                await wire.say("updateworkitem", pb.UpdateWorkitemRequest(workitem=message, files=files))
+            await asyncio.sleep(turn * 0.012)  # the moment is what is tried
+            wire.socket.transport.abort()
+    folder = hub.home / "hub" / "files"
+
+    def known() -> list[str]:
+        (number,) = rows_of(hub, "SELECT n FROM collections WHERE name = 'fs.files'")[0]
+        return sorted(row[0] for row in rows_of(hub, f"SELECT id FROM c{number}"))  # noqa: S608 - a number
+
+    await until(lambda: names_in(folder) == known(), "contents and documents agree")
+    for found in await client.query("workitems", {"wiq": wiq}):
+        assert len(found["files"]) in (1, len(files), 1 + len(files))
+
+
+async def test_a_full_disk_is_said_and_nothing_is_left(client: Client, hub: Hub, wiq: str) -> None:
+    await add(client, wiq)
+    item = await push(client, wiq, files=[file("a", b"1")])
+    before = names_in(hub.home / "hub" / "files")
+    assert hub.process is not None
+    limit = resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (400_000, limit[1]))
+    try:
+        with pytest.raises(ServerRefused, match="could not be kept"):
+            await push(client, wiq, files=[file("b", b"2"), file("c", bytes(500_000))])
+        with pytest.raises(ServerRefused, match="could not be kept"):
+            await update(client, item, state="failed", given=[file("a", b"2"), file("c", bytes(500_000))])
+    finally:
+        resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, limit)
+    await until(lambda: names_in(hub.home / "hub" / "files") == before)
+    assert [entry["_id"] for entry in (await stored(client, item))["files"]] == [item.files[0]._id]
+    assert (await push(client, wiq, files=[file("c", bytes(500_000))])).state == "new"
