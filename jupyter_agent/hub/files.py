@@ -65,11 +65,7 @@ class Files:
         """Let the threads go."""
         self._threads.shutdown()
 
-    async def receive(self, id: str, parts: AsyncIterable[bytes]) -> int:  # noqa: A002 - what OpenFlow calls it
-        """As `keep`, for who wants no hash."""
-        return (await self.keep(id, parts)).length
-
-    async def keep(self, id: str, parts: AsyncIterable[bytes]) -> Content:  # noqa: A002
+    async def keep(self, id: str, parts: AsyncIterable[bytes]) -> Content:  # noqa: A002 - what OpenFlow calls it
         """Keep a content. Nothing is left where this fails.
 
         Raises `Unavailable` when the disk is full.

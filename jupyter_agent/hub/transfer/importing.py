@@ -75,8 +75,11 @@ def import_export(hub: Path, export: Export, *, rule: Rule, say: Say) -> Report:
     except BaseException:
         placed.take_back()
         raise
-    if work.was_fresh:
-        _forget_token(hub / "credentials.json")
+    credentials = read_json(hub / "credentials.json") or {}
+    if work.was_fresh and credentials:  # the owner may have another id now, for which this token is not
+        write_private(hub / "credentials.json", json.dumps({**credentials, "jwt": ""}))
+    owner = credentials.get("username")  # whose password is set at each start
+    work.report.without_password = [name for name in work.report.without_password if name != owner]
     return work.report
 
 
@@ -323,9 +326,3 @@ def _check_file(document: Document) -> None:
 
 def _name(document: Document) -> str:
     return str(document.get("username") or document.get("name") or document.get("_id"))
-
-
-def _forget_token(credentials: Path) -> None:
-    """The owner may have another id now: a token of the old one is of no use, a new one is made at the next start."""
-    if (stored := read_json(credentials)) is not None:
-        write_private(credentials, json.dumps({**stored, "jwt": ""}))
