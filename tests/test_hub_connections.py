@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from jupyter_agent.hub.network.server import Server, Timing
+from jupyter_agent.errors import Conflict
+from jupyter_agent.hub.network.rates import MAX_KEYS, Rate, RateExceeded, Rates
+from jupyter_agent.hub.network.server import SPARE, Server, Timing
 from jupyter_agent.hub.users import SHORT_S
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS
@@ -23,13 +26,14 @@ CREDENTIALS = pb.SigninRequest(username="ann", password="secret", ping=True, age
 
 
 @contextlib.asynccontextmanager
-async def hub(folder: Path, **timing: float) -> AsyncIterator[Server]:
+async def hub(folder: Path, *, rate: int = 0, capacity: int = 100, **timing: float) -> AsyncIterator[Server]:
     """A hub in this process, so that its clock can be set."""
     times = {"round_s": NEVER_S, "heartbeat_s": NEVER_S, "sign_in_s": NEVER_S, **timing}
     ending = asyncio.Event()
-    async with Server(folder, timing=Timing(**times)) as server:
-        await server.users.add("ann", "secret", admin=True)
-        await server.users.add("bob", "secret", admin=False)
+    async with Server(folder, timing=Timing(**times), rate=rate, capacity=capacity) as server:
+        with contextlib.suppress(Conflict):
+            await server.users.add("ann", "secret", admin=True)
+            await server.users.add("bob", "secret", admin=False)
         server.listen()
         async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(ending))
@@ -217,3 +221,247 @@ async def test_a_hub_that_ends_says_goodbye_and_keeps_what_it_acknowledged(tmp_p
                 _, reply = await other.ask("count", pb.CountRequest(collectionname="t"))
                 assert reply.result >= acknowledged
             ending.set()
+
+
+# How much one client may ask
+
+
+async def test_with_a_rate_limit_what_is_too_much_is_refused_and_not_done(tmp_path: Path) -> None:
+    async with hub(tmp_path, rate=5) as server, line(server.url) as wire, line(server.url) as other:
+        await signed_in(wire)  # the first request of this second, or of the one before
+        for _ in range(40):
+            await wire.say("insertone", pb.InsertOneRequest(collectionname="t", item="{}"))
+            await wire.say("ping")
+        answers: list[tuple[str, Any]] = []
+        while len(answers) < 40:
+            answers += [answer for answer in [await wire.hear()] if answer[0] != "ping"]
+        refused = [answer.message for command, answer in answers if command == "error"]
+        assert len(refused) >= 40 - 2 * 5  # 40 requests fell into two seconds at most
+        numbers = [int(sentence.removeprefix("Rate limit exceeded consumedPoints: ")) for sentence in refused]
+        assert min(numbers) == 6
+        await signed_in(other)  # has a limit of its own
+        done = sum(command == "insertonereply" for command, _ in answers)
+        _, counted = await other.ask("count", pb.CountRequest(collectionname="t"))
+        assert counted.result == done
+        while (await wire.ask("count", pb.CountRequest(collectionname="t")))[0] == "error":
+            pass  # a second goes by
+        await streamed(wire, parts=100)
+
+
+async def streamed(wire: Line, *, parts: int) -> None:
+    """Upload a file in many parts: they are no requests."""
+    upload = await wire.say("upload", pb.UploadRequest(filename="x"))
+    await wire.say("beginstream", pb.BeginStream(), rid=upload)
+    for _ in range(parts):
+        await wire.say("stream", pb.Stream(data=b"x"), rid=upload)
+    await wire.say("endstream", pb.EndStream(), rid=upload)
+    assert (await wire.hear(rid=upload))[0] == "uploadreply"
+
+
+async def test_without_one_nothing_is_refused(tmp_path: Path) -> None:
+    async with hub(tmp_path) as server, line(server.url) as wire:
+        await signed_in(wire)
+        for _ in range(200):
+            await wire.say("count", pb.CountRequest(collectionname="t"))
+        assert [(await wire.hear())[0] for _ in range(200)] == ["countreply"] * 200
+
+
+def test_seconds_begin_with_a_request() -> None:
+    now = 100.0
+    rate = Rate(2, clock=lambda: now)
+    rate.spend()
+    now = 100.9
+    rate.spend()
+    for n in (3, 4):
+        with pytest.raises(RateExceeded, match=f"^Rate limit exceeded consumedPoints: {n}$"):
+            rate.spend()
+    now = 101.0
+    rate.spend()
+    for _ in range(100):
+        Rate(0).spend()
+
+
+def test_those_without_a_connection_are_told_apart() -> None:
+    rates = Rates(1)
+    rates.spend("a")
+    rates.spend("b")
+    with pytest.raises(RateExceeded):
+        rates.spend("a")
+    for number in range(MAX_KEYS):
+        rates.spend(str(number))
+    assert len(rates._rates) == MAX_KEYS
+
+
+async def test_there_is_room_for_so_many_clients(tmp_path: Path) -> None:
+    async with hub(tmp_path, capacity=3) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(line(server.url)) for _ in range(3)]
+            for wire in wires:
+                await signed_in(wire)
+            with pytest.raises(InvalidStatus) as refused:
+                await stack.enter_async_context(line(server.url))
+            assert refused.value.response.status_code == 503
+            assert b"The hub has 3 connections, as many as it takes" in (refused.value.response.body or b"")
+            for wire in wires:
+                assert (await wire.ask("count", pb.CountRequest(collectionname="t")))[0] == "countreply"
+        while server.idle_s == 0:  # noqa: ASYNC110 - what is waited for is the hub's own
+            await asyncio.sleep(0.01)
+        async with line(server.url) as wire:
+            await signed_in(wire)
+
+
+async def test_sockets_beyond_that_are_hung_up_on(tmp_path: Path) -> None:
+    async with hub(tmp_path, capacity=1) as server:
+        writers = []
+        for _ in range(SPARE + 1):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writers.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        for each in [*writers, writer]:
+            each.close()
+
+
+async def test_who_has_not_signed_in_may_send_little(tmp_path: Path) -> None:
+    item = json.dumps({"text": "x" * (3 << 20)})
+    big = pb.InsertOneRequest(collectionname="t", item=item)
+    async with hub(tmp_path) as server:
+        async with line(server.url) as wire:  # a record in small messages
+            data = wire.session.envelope("insertone", big)
+            with pytest.raises(ConnectionClosed) as ended:  # noqa: PT012
+                for start in range(0, len(data), 100_000):
+                    await wire.socket.send(data[start : start + 100_000])
+                await wire.hear("nothing")
+            assert (ended.value.rcvd and ended.value.rcvd.code) == 1002
+        async with line(server.url) as wire:  # or in one
+            await wire.say("insertone", big)
+            with pytest.raises(ConnectionClosed) as ended:
+                await wire.hear("nothing")
+            assert (ended.value.rcvd and ended.value.rcvd.code) == 1009
+        async with line(server.url) as wire:
+            await signed_in(wire)
+            assert (await wire.ask("insertone", big))[0] == "insertonereply"
+
+
+async def test_one_who_sends_headers_slowly_is_hung_up_on(tmp_path: Path) -> None:
+    async with hub(tmp_path, headers_s=0.5) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def dribble() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"X")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+        dribbling = asyncio.create_task(dribble())
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        dribbling.cancel()
+        writer.close()
+
+
+# Who may do what, from one moment to the next
+
+
+async def changed(wire: Line, name: str, **fields: Any) -> str:
+    """Change a user's document, as an admin; their id."""
+    query = pb.QueryRequest(collectionname="users", query=json.dumps({"username": name}))
+    (user,) = json.loads((await wire.ask("query", query))[1].results)
+    item = json.dumps({**user, **fields})
+    answer, reply = await wire.ask("updateone", pb.UpdateOneRequest(collectionname="users", item=item))
+    assert answer == "updateonereply", reply
+    return str(user["_id"])
+
+
+async def test_who_is_disabled_is_refused_at_once_and_closed_in_the_next_round(tmp_path: Path) -> None:
+    async with hub(tmp_path, round_s=1) as server, line(server.url) as ann, line(server.url) as bob:
+        await signed_in(ann)
+        token = (await signed_in(bob, username="bob", longtoken=True)).jwt
+        user = await changed(ann, "bob", disabled=True)
+        with contextlib.suppress(ConnectionClosed):
+            answer, error = await bob.ask("count", pb.CountRequest(collectionname="t"))
+            assert (answer, error.message) == ("error", f"Failed resolving token, could not find user by {user}")
+        assert await closed(bob) == (1008, "signed out")
+        async with line(server.url) as again:
+            answer, error = await again.ask("signin", pb.SigninRequest(jwt=token))
+            assert (answer, error.message) == ("error", f"Failed resolving token, could not find user by {user}")
+            answer, error = await again.ask("signin", pb.SigninRequest(username="bob", password="secret"))
+            assert (answer, error.message) == ("error", "bob failed logging in using local")
+            await changed(ann, "bob", disabled=False)
+            assert (await again.ask("signin", pb.SigninRequest(jwt=token)))[0] == "signinreply"
+
+
+async def test_who_is_locked_reads_and_does_not_write(tmp_path: Path) -> None:
+    async with hub(tmp_path) as server, line(server.url) as ann, line(server.url) as bob:
+        await signed_in(ann)
+        await signed_in(bob, username="bob")
+        made = pb.InsertOneRequest(collectionname="t", item='{"_id": "mine"}')
+        assert (await bob.ask("insertone", made))[0] == "insertonereply"
+        await changed(ann, "bob", dblocked=True)
+        await signed_in(bob, username="bob")  # may sign in
+        for message in WRITES:
+            name = type(message).DESCRIPTOR.name.removesuffix("Request").lower()
+            answer, error = await bob.ask(name, message)
+            assert answer == "error", name
+            assert error.message == "Access denied: bob is locked for writing (dblocked) until an admin changes it."
+        for reading in (pb.QueryRequest(collectionname="t"), pb.CustomCommandRequest(command="getclients")):
+            name = type(reading).DESCRIPTOR.name.removesuffix("Request").lower()
+            assert (await bob.ask(name, reading))[0] == f"{name}reply"
+        await changed(ann, "bob", dblocked=False)
+        assert (await bob.ask("deleteone", pb.DeleteOneRequest(collectionname="t", id="mine")))[0] == "deleteonereply"
+
+
+WRITES = (
+    pb.InsertOneRequest(collectionname="t", item="{}"),
+    pb.InsertManyRequest(collectionname="t", items="[{}]"),
+    pb.UpdateOneRequest(collectionname="t", item='{"_id": "mine"}'),
+    pb.UpdateDocumentRequest(collectionname="t", query="{}", document='{"$set": {"a": 1}}'),
+    pb.InsertOrUpdateOneRequest(collectionname="t", item="{}"),
+    pb.InsertOrUpdateManyRequest(collectionname="t", items="[]"),
+    pb.DeleteOneRequest(collectionname="t", id="mine"),
+    pb.DeleteManyRequest(collectionname="t", query="{}"),
+    pb.UploadRequest(filename="x"),
+    pb.CustomCommandRequest(command="registeragent", data="{}"),
+    pb.PushWorkitemRequest(wiq="q"),
+    pb.AddWorkItemQueueRequest(),
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.StartAgentRequest(agentid="a"),
+        pb.StopAgentRequest(agentid="a"),
+        pb.DeleteAgentRequest(agentid="a"),
+        pb.GetAgentPodsRequest(agentid="a"),
+        pb.GetAgentLogRequest(agentid="a"),
+        pb.DeleteAgentPodRequest(agentid="a"),
+        pb.InvokeOpenRPARequest(robotid="r"),
+        pb.CreateWorkflowInstanceRequest(workflowid="w"),
+    ],
+)
+async def test_what_needs_containers_robots_or_workflows_is_refused_by_name(tmp_path: Path, message: Any) -> None:
+    name = type(message).DESCRIPTOR.name.removesuffix("Request").lower()
+    async with hub(tmp_path) as server, line(server.url) as wire:
+        answer, error = await wire.ask(name, message)
+        assert (answer, error.message) == ("error", "Not signed in, and missing jwt")
+        await signed_in(wire)
+        answer, error = await wire.ask(name, message)
+        assert answer == "error"
+        assert error.message.startswith(f"The command {name} is not offered: this hub ")
+
+
+async def test_a_sign_in_tells_of_the_hub(tmp_path: Path) -> None:
+    told = []
+    for _ in range(2):
+        async with hub(tmp_path) as server, line(server.url) as wire:
+            told.append(json.loads((await signed_in(wire)).config))
+            assert told[-1]["domain"] == f"127.0.0.1:{server.port}"
+            assert told[-1]["ping_clients_interval"] == NEVER_S * 1000
+    assert told[0]["openflow_uniqueid"] == told[1]["openflow_uniqueid"]
+    assert {
+        "wshost", "wsurl", "namespace", "agent_domain_schema", "agent_images", "version", "multi_tenant",
+        "workspace_enabled", "supports_watch", "amqp_enabled_exchange", "timeseries_collections",
+        "collections_with_text_index", "enable_gitserver", "enable_analytics", "loginproviders",
+    } <= set(told[0])  # fmt: skip

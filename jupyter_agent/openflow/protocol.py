@@ -14,7 +14,7 @@ import functools
 import json
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +37,12 @@ MAX_RECORD = 160 << 20
 BIG = 1 << 20
 """Bytes of a record whose encoding and decoding are worth a thread: they would hold up an event loop."""
 
+PIECE = 1 << 20
+"""Bytes in one message of a WebSocket: records may be cut anywhere, and proxies like messages small."""
+
+MAX_PIECES = 1000
+"""Of a record that comes in pieces, before they are joined: each takes more memory than its bytes."""
+
 LENGTH = struct.Struct("<I")
 LAST_SEQ = 2**31 - 1
 DATA_TAG, TYPE_URL_TAG, VALUE_TAG = b"\x32", b"\x0a", b"\x12"
@@ -57,7 +63,7 @@ class Session:
         self._max_record = max_record
         self._max_parked = max_parked
         self._length = b""
-        self._missing = 0
+        self._announced = self._missing = 0
         self._pieces: list[bytes] = []
         self._next_in = 0
         self._next_out = 0
@@ -72,6 +78,11 @@ class Session:
             f"<Session next in {self._next_in}, next out {self._next_out}, "
             f"{waiting} bytes and {len(self._parked)} envelopes waiting>"
         )
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are kept: of a record that is not complete, and of those that are not in turn."""
+        return (self._announced - self._missing if self._missing else 0) + self._parked_bytes
 
     def receive(self, data: bytes) -> list[Envelope]:
         """Take bytes as they came; return the envelopes that are complete and in turn, in the order of their seq.
@@ -105,6 +116,8 @@ class Session:
             at += len(piece)
             self._missing -= len(piece)
             self._pieces.append(piece)
+            if len(self._pieces) > MAX_PIECES:
+                self._pieces = [b"".join(self._pieces)]
             if not self._missing:
                 records.append(piece if len(self._pieces) == 1 else b"".join(self._pieces))
                 self._pieces = []
@@ -185,7 +198,7 @@ class Session:
         if length > self._max_record:
             self._failure = f"The other side announced a record of {length} bytes, which is too long."
             raise ProtocolError(self._failure)
-        self._length, self._missing = b"", length
+        self._length, self._announced, self._missing = b"", length, length
         return end
 
     def _park(self, envelope: Envelope, size: int) -> None:
@@ -243,6 +256,24 @@ def _varint(number: int) -> bytes:
     if number < 0x80:  # noqa: PLR2004 - seven bits
         return bytes((number,))
     return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+def in_pieces(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """The same bytes in as few pieces as may be, none longer than `PIECE`."""
+    small: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if small and size + len(piece) > PIECE:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(piece) <= PIECE:
+            small.append(piece)
+            size += len(piece)
+            continue
+        for start in range(0, len(piece), PIECE):
+            yield piece[start : start + PIECE]
+    if small:
+        yield b"".join(small)
 
 
 def decode(record: bytes) -> Envelope:

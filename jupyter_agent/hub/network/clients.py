@@ -35,6 +35,12 @@ class Timing:
     sign_in_s: float = 120
     refresh_s: float = 60
     """A token with less left than this is renewed."""
+
+    headers_s: float = 30
+    """In which the head of an HTTP request must be there."""
+
+    body_s: float = 300
+    """And then its body."""
     hints_s: float = 10
     """Between two rounds of hints about work items that are due."""
 

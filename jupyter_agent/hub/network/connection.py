@@ -24,6 +24,9 @@ LOG = logging.getLogger(__name__)
 MAX_REQUESTS = 64
 """Requests of one connection under way at once; what comes then waits in the network."""
 
+MAX_STRANGER = 1 << 20
+"""Bytes of a record of who has not signed in."""
+
 MAX_ANSWERS = 16
 """Of these, requests whose answers may be long: so many wait in memory for a client that does not read."""
 
@@ -135,6 +138,7 @@ class Connection:
                     if self.is_closed:
                         return
                     await self._take(envelope)
+            self._check_stranger()
         except ProtocolError as error:
             LOG.warning("%r is closed: %s", self, error)
             self.close(PROTOCOL_BROKEN, str(error))
@@ -195,6 +199,10 @@ class Connection:
 
     def _was_sent(self, size: int) -> None:
         self._unsent -= size
+
+    def _check_stranger(self) -> None:
+        if self.user is None and self._session.waiting > MAX_STRANGER:
+            raise ProtocolError(f"Who has not signed in can send records of up to {MAX_STRANGER >> 20} MiB.")
 
     async def _take(self, envelope: Envelope) -> None:
         command = envelope.command.lower()

@@ -16,9 +16,9 @@ import grpc  # noqa: TID251 - the hub is a server
 import grpc.aio  # noqa: TID251
 
 from jupyter_agent.errors import Unavailable
-from jupyter_agent.hub.network.connection import NORMAL, Connection
+from jupyter_agent.hub.network.connection import MAX_STRANGER, NORMAL, Connection
 from jupyter_agent.hub.network.routes import ADDRESS
-from jupyter_agent.hub.network.websocket import MAX_STRANGER, Clients
+from jupyter_agent.hub.network.websocket import Clients
 from jupyter_agent.openflow.protocol import LENGTH, MAX_RECORD, Envelope, Session, decode
 
 SERVICE = "/openiap.FlowService/"

@@ -6,11 +6,10 @@ It knows order, and that the network takes things in its own time; it refuses to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-PIECE = 1 << 20
-"""Bytes that are written at once; more would hold up the event loop."""
+from jupyter_agent.openflow.protocol import PIECE
 
 
 class Transport(Protocol):
@@ -64,21 +63,3 @@ class Outbox:
                 waiter.set_result(None)
         self._is_writing = self._is_long = False
         self._write()
-
-
-def in_pieces(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """The same bytes in as few pieces as may be, none longer than `PIECE`."""
-    small: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        if small and size + len(piece) > PIECE:
-            yield b"".join(small)
-            small, size = [], 0
-        if len(piece) <= PIECE:
-            small.append(piece)
-            size += len(piece)
-            continue
-        for start in range(0, len(piece), PIECE):
-            yield piece[start : start + PIECE]
-    if small:
-        yield b"".join(small)

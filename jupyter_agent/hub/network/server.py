@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +52,11 @@ CAPACITY = 4096
 SPARE = 64
 """Further sockets that are taken, to be told in a sentence that there is no room."""
 
-FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-HEADERS_S, BODY_S = 30.0, 300.0
-"""Seconds in which the head of a request, and then its body, must be there."""
+FULL_SENTENCE = b'{"message": "The hub has as many connections as it takes: try again later."}'
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(FULL_SENTENCE), FULL_SENTENCE)
+)
 
 
 class Server:
@@ -130,8 +133,8 @@ class Server:
             application(front, clients),
             max_buffer_size=MAX_RECORD + (1 << 20),
             max_body_size=1 << 20,
-            idle_connection_timeout=HEADERS_S,
-            body_timeout=BODY_S,
+            idle_connection_timeout=self.timing.headers_s,
+            body_timeout=self.timing.body_s,
         )
         self._http.is_full = self._is_full
         self._http.add_sockets(sockets)
@@ -236,6 +239,16 @@ def application(front: Front, clients: Clients) -> Application:
     )
 
 
+def refuse(stream: IOStream) -> None:
+    """Say that there is no room, and hang up."""
+
+    def hang_up(sent: asyncio.Future[None]) -> None:
+        sent.exception()
+        stream.close()
+
+    stream.write(FULL).add_done_callback(hang_up)
+
+
 class _Http(HTTPServer):
     """Takes no more sockets than it should, and knows how many there are: those of WebSockets are not among them."""
 
@@ -248,9 +261,10 @@ class _Http(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         if self.is_full(self.open):
-            stream.write(FULL).add_done_callback(lambda _: stream.close())
+            refuse(stream)
             return
         self.open += 1
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # whose other side is gone is closed
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: object) -> None:

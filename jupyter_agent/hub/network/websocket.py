@@ -10,15 +10,12 @@ from typing import Protocol
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
 
 from jupyter_agent.errors import Unavailable
-from jupyter_agent.hub.network.connection import Connection
-from jupyter_agent.hub.network.outbox import PIECE, Transport, in_pieces
+from jupyter_agent.hub.network.connection import MAX_STRANGER, Connection
+from jupyter_agent.hub.network.outbox import Transport
 from jupyter_agent.hub.network.routes import Front, Route
-from jupyter_agent.openflow.protocol import MAX_RECORD, Session
+from jupyter_agent.openflow.protocol import MAX_RECORD, PIECE, Session, in_pieces
 
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
-MAX_STRANGER = 1 << 20
-"""Bytes of a message of who has not signed in."""
-
 LENGTH = 4
 """Bytes before a record."""
 
