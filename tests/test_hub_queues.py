@@ -305,6 +305,9 @@ async def test_a_queue_is_forgotten_with_its_document(client: Client, hub: Hub, 
     (owner,) = await ann.query("mq", {"name": name})
     await ann.delete_one("mq", owner["_id"])
     await until(lambda: rows_of(hub, "SELECT 1 FROM queues WHERE name = ?", name) == [])
+    odds: tuple[Any, ...] = ([], {}, None, 1, name * 9)
+    for odd in odds:
+        await ann.delete_one("mq", (await document(ann, "mq", _type="queue", name=odd))["_id"])
     assert await received(bob, name) == []
 
 

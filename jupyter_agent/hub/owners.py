@@ -23,7 +23,7 @@ Owner = tuple[str, Document]
 """A collection and the document in it that owns a queue's name."""
 
 QUEUES = "mq"
-MAX_KNOWN = 10_000
+MAX_KNOWN = 2000
 MAX_CLAIMS = 1000
 """Queues that one user may claim."""
 
@@ -42,7 +42,7 @@ class Owners:
         known = self._known
         if name in known:
             return known[name]
-        found = await self._store.read(lambda documents: owner_of(documents, name))
+        found = await self._store.read(lambda documents: _guarded(owner_of(documents, name)))
         if len(known) >= MAX_KNOWN:
             known.clear()
         known[name] = found  # not in the dictionary of today, if something changed meanwhile
@@ -67,6 +67,11 @@ class Owners:
     def _forget(self, changes: list[Change]) -> None:
         if any(change.collection in (QUEUES, "agents", "users") for change in changes):
             self._known = {}
+
+
+def _guarded(owner: Owner | None) -> Owner | None:
+    """An owner with no more of its document than says who may use it."""
+    return (owner[0], {"_acl": owner[1].get("_acl")}) if owner is not None else None
 
 
 def owner_of(documents: Documents, name: str) -> Owner | None:

@@ -24,9 +24,10 @@ from jupyter_agent.errors import InvalidInput
 
 MAX_PATHS = 50
 MAX_PATH = 1000
-"""Characters of one expression."""
+MAX_TOGETHER = 5000
+"""Characters of one expression, and of all of a watch: to read more would hold up the event loop."""
 
-MAX_NESTING = 40
+MAX_NESTING = 150
 MAX_CHOICES = 64
 """Ways through a document that a path may name: the product of the lengths of its lists of selectors."""
 
@@ -65,6 +66,8 @@ def compile_paths(paths: Sequence[str]) -> Wanted:
     """
     if len(paths) > MAX_PATHS:
         raise InvalidInput(f"A watch can have {MAX_PATHS} paths, not {len(paths)}.")
+    if sum(map(len, paths)) > MAX_TOGETHER:
+        raise InvalidInput(f"The paths of a watch can have {MAX_TOGETHER} characters together.")
     each = [_compiled(path) for path in dict.fromkeys(paths) if path.strip()]
     if len(each) <= 1:
         return each[0] if each else EVERYTHING
@@ -83,7 +86,7 @@ def parse(path: str) -> Path:
         raise InvalidInput(f"A path of a watch can have {MAX_PATH} characters, not {len(path)}.")
     try:
         read = ENVIRONMENT.compile(_standard(path))
-    except (jsonpath.JSONPathError, RecursionError, ValueError) as error:
+    except Exception as error:  # whatever a parser raises on a client's text, it says the same
         raise InvalidInput(f"The path {path!r} of the watch cannot be understood.") from error
     _check(read, path)
     return read

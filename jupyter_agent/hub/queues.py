@@ -15,7 +15,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
@@ -177,23 +177,33 @@ class Queues:
 
     async def run(self) -> None:
         """Deliver what waits, return what expires, until told to `stop`: a round is not broken off."""
-        await self._load()
+        while not self._is_loaded.is_set() and not self._is_stopped:
+            await self._try(self._load)
         while not self._is_stopped:
             await self._until_needed()
-            try:
-                await self._clean()
-                await self._expire()
-                await self._deliver()
-            except AgentError as error:  # a full disk: what waits stays where it is
-                LOG.warning("messages in queues have to wait: %s", error)
-                await asyncio.sleep(RETRY_S)
-            except Exception:
-                LOG.exception("messages in queues could not be delivered")
-                await asyncio.sleep(RETRY_S)
+            await self._try(self._round)
 
     def stop(self) -> None:
         """Let `run` end."""
         self._is_stopped = True
+        self._wake.set()
+
+    async def _round(self) -> None:
+        await self._clean()
+        await self._expire()
+        await self._deliver()
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of `run`; what fails is done again."""
+        try:
+            await work()
+        except AgentError as error:  # a full disk: what waits stays where it is
+            LOG.warning("messages in queues have to wait: %s", error)
+        except Exception:
+            LOG.exception("messages in queues could not be delivered")
+        else:
+            return
+        await asyncio.sleep(RETRY_S)
         self._wake.set()
 
     async def _load(self) -> None:
@@ -399,8 +409,9 @@ class Queues:
     def _follow(self, changes: list[Change]) -> None:
         for change in changes:
             name = change.document.get("name")
-            if change.collection == QUEUES and change.operation == "delete" and name in self._existing:
-                self._orphans.add(str(name))
+            is_gone = change.collection == QUEUES and change.operation == "delete"
+            if is_gone and isinstance(name, str) and name in self._existing:
+                self._orphans.add(name)
                 self._wake.set()
 
 

@@ -321,7 +321,15 @@ def _answered(news: _News) -> _News:
     if all(each.wanted is EVERYTHING for each in news.questions):
         return news
     document = orjson.loads(news.text)
-    return replace(news, questions=tuple(each for each in news.questions if each.wanted.matches(document)))
+    return replace(news, questions=tuple(each for each in news.questions if _is_met(each, document)))
+
+
+def _is_met(question: Question, document: Document) -> bool:
+    try:
+        return question.wanted.matches(document)
+    except Exception:  # one odd question must not keep the answer from the others
+        LOG.exception("the paths %s of a watch failed", question.paths)
+        return False
 
 
 def _guarded(change: Change) -> Document:
