@@ -51,7 +51,8 @@ ITEM_TEXTS = ("name", "errormessage", "errorsource", "errortype", *CHAINING)
 
 async def push_workitem(call: Call, request: pb.PushWorkitemRequest) -> pb.PushWorkitemResponse:
     """Put an item into a queue."""
-    item, given = await _apart(request, lambda: (_new_item(request, request), _given(request.files)))
+    size = _size(request)
+    item, given = await _apart(size, lambda: (_new_item(request, request), _given(request.files)))
     (pushed,) = await _push(call, request, [(item, given)])
     return pb.PushWorkitemResponse(workitem=pushed)
 
@@ -62,7 +63,8 @@ async def push_workitems(call: Call, request: pb.PushWorkitemsRequest) -> pb.Pus
         raise InvalidInput(
             f"One push can have {MAX_ITEMS} items with {MAX_PAYLOADS >> 20} MiB of payload: push them in parts."
         )
-    items = await _apart(request, lambda: [(_new_item(item, request), _given(item.files)) for item in request.items])
+    size = sum(_size(item) for item in request.items)
+    items = await _apart(size, lambda: [(_new_item(item, request), _given(item.files)) for item in request.items])
     attachments.check([file for _, given in items for file in given])
     return pb.PushWorkitemsResponse(workitems=await _push(call, request, items))
 
@@ -81,15 +83,16 @@ async def pop_workitem(call: Call, request: pb.PopWorkitemRequest) -> pb.PopWork
     if popped is None:
         return pb.PopWorkitemResponse()
     message, found = popped
-    await _load(call, message, found, compressed=request.compressed)
-    return pb.PopWorkitemResponse(workitem=message)
+    response = pb.PopWorkitemResponse(workitem=message)  # before there are contents in it, which would be copied
+    await _load(call, response.workitem, found, compressed=request.compressed)
+    return response
 
 
 async def update_workitem(call: Call, request: pb.UpdateWorkitemRequest) -> pb.UpdateWorkitemResponse:
     """Say what became of an item."""
     if not request.HasField("workitem"):
         raise InvalidInput("The workitem is missing.")
-    update = await _apart(request, lambda: _update(request))
+    update = await _apart(_size(request.workitem) + BIG * len(request.files), lambda: _update(request))
     for _ in range(ATTEMPTS):
         with suppress(Changed):
             item = await _carry_out(call, request.workitem._id, update)  # noqa: SLF001 - the field's name
@@ -194,7 +197,8 @@ async def _load(call: Call, message: pb.Workitem, found: Iterable[Document], *, 
             continue
         content = await attachments.load(call.services.files, document, compressed=compressed)
         if content is not None:
-            file.file, file.compressed = content, compressed
+            await asyncio.to_thread(setattr, file, "file", content)
+            file.compressed = compressed
             room -= document["length"]
 
 
@@ -325,9 +329,14 @@ def _set_times(message: Message, document: Document, names: Iterable[str]) -> No
             time.seconds, time.nanos = value.ms // 1000, value.ms % 1000 * 1_000_000
 
 
-async def _apart(request: Message, work: Callable[[], T]) -> T:
+def _size(item: Any) -> int:
+    """About how much there is to be read of an item. Any file is worth a thread: its content has to be copied."""
+    return 100 + len(item.payload) + BIG * len(item.files)
+
+
+async def _apart(size: int, work: Callable[[], T]) -> T:
     """Do ``work`` on a message: at once, or in a thread when it is big."""
-    return work() if request.ByteSize() < BIG else await asyncio.to_thread(work)
+    return work() if size < BIG else await asyncio.to_thread(work)
 
 
 COMMANDS: dict[str, Command] = {
