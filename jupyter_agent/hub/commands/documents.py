@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.callers import Document
 from jupyter_agent.hub.commands.call import Call, Command, off_loop
 from jupyter_agent.hub.data.aggregates import compile_pipeline
 from jupyter_agent.hub.data.documents import parse, parse_object, wire
-from jupyter_agent.hub.data.filters import Filter, compile_filter, compile_text
+from jupyter_agent.hub.data.filters import Filter, compile_text
 from jupyter_agent.hub.data.results import Order, order_of, projection_of
-from jupyter_agent.hub.operations import Collection, check_number, collection_name
+from jupyter_agent.hub.operations import ALL, Collection, check_number, collection_name
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 
 DELETED_AT_ONCE = 1000
@@ -21,10 +23,12 @@ async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
     name = collection_name(request.collectionname)
     _refuse_extras(request)
 
-    def prepared() -> tuple[Filter, Order, Document]:
-        return _filter(request.query), _order(request.orderby), parse_object(request.projection, "projection")
+    text, shown_text = request.query, request.projection
 
-    wanted, order, projection = await off_loop(request.query + request.projection, prepared)
+    def prepared() -> tuple[Filter, Order, Document]:
+        return _filter(text), _order(request.orderby), parse_object(shown_text, "projection")
+
+    wanted, order, projection = await off_loop(text + shown_text, prepared)
     shown = projection_of(projection)
 
     def job(collection: Collection) -> str:
@@ -73,34 +77,38 @@ async def get_document_version(call: Call, request: pb.GetDocumentVersionRequest
 
 async def insert_one(call: Call, request: pb.InsertOneRequest) -> pb.InsertOneResponse:
     """Insert a document."""
-    (document,) = await _insert(call, request.collectionname, [await _item(request.item)])
-    return pb.InsertOneResponse(result=await off_loop(request.item, lambda: wire(document)))
+    text = request.item  # once: each time it is decoded anew
+    (document,) = await _insert(call, request.collectionname, [await _item(text)])
+    return pb.InsertOneResponse(result=await off_loop(text, lambda: wire(document)))
 
 
 async def insert_many(call: Call, request: pb.InsertManyRequest) -> pb.InsertManyResponse:
     """Insert documents: all of them, or none."""
-    documents = await _insert(call, request.collectionname, await _items(request.items))
-    return pb.InsertManyResponse(results=await _results(request, documents))
+    text = request.items
+    documents = await _insert(call, request.collectionname, await _items(text))
+    return pb.InsertManyResponse(results=await _results(text, documents, skip=request.skipresults))
 
 
 async def update_one(call: Call, request: pb.UpdateOneRequest) -> pb.UpdateOneResponse:
     """Replace a document."""
     name = collection_name(request.collectionname)
-    item = await _item(request.item)
+    text = request.item
+    item = await _item(text)
     password = await _password(call, name, item)
 
     def job(collection: Collection) -> Document:
         return collection.with_password(collection.update_one(item), password)
 
     document = await call.write(name, job)
-    return pb.UpdateOneResponse(result=await off_loop(request.item, lambda: wire(document)))
+    return pb.UpdateOneResponse(result=await off_loop(text, lambda: wire(document)))
 
 
 async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.UpdateDocumentResponse:
     """Change documents with operators."""
     name = collection_name(request.collectionname)
-    wanted = await off_loop(request.query, lambda: _filter(request.query))
-    update = await off_loop(request.document, lambda: parse_object(request.document, "document"))
+    query, text = request.query, request.document
+    wanted = await off_loop(query, lambda: _filter(query))
+    update = await off_loop(text, lambda: parse_object(text, "document"))
     matched, modified = await call.write(name, lambda collection: collection.update_document(wanted, update))
     result = pb.UpdateResult(acknowledged=True, matchedCount=matched, modifiedCount=modified)
     return pb.UpdateDocumentResponse(opresult=result)
@@ -109,20 +117,22 @@ async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.U
 async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest) -> pb.InsertOrUpdateOneResponse:
     """Update the document that agrees in the fields named, or insert one."""
     name = collection_name(request.collectionname)
-    item = await _item(request.item)
+    text = request.item
+    item = await _item(text)
     password = await _password(call, name, item)
 
     def job(collection: Collection) -> Document:
         return collection.with_password(collection.insert_or_update(request.uniqeness, item), password)
 
     document = await call.write(name, job)
-    return pb.InsertOrUpdateOneResponse(result=await off_loop(request.item, lambda: wire(document)))
+    return pb.InsertOrUpdateOneResponse(result=await off_loop(text, lambda: wire(document)))
 
 
 async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyRequest) -> pb.InsertOrUpdateManyResponse:
     """The same for many: all of them, or none."""
     name = collection_name(request.collectionname)
-    items = await _items(request.items)
+    text = request.items
+    items = await _items(text)
     passwords = [await _password(call, name, item) for item in items]
 
     def job(collection: Collection) -> list[Document]:
@@ -130,7 +140,7 @@ async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyReques
         return [collection.with_password(*pair) for pair in zip(written, passwords, strict=True)]
 
     documents = await call.write(name, job)
-    return pb.InsertOrUpdateManyResponse(results=await _results(request, documents))
+    return pb.InsertOrUpdateManyResponse(results=await _results(text, documents, skip=request.skipresults))
 
 
 async def delete_one(call: Call, request: pb.DeleteOneRequest) -> pb.DeleteOneResponse:
@@ -148,14 +158,12 @@ async def delete_many(call: Call, request: pb.DeleteManyRequest) -> pb.DeleteMan
     name = collection_name(request.collectionname)
     if not request.ids and not request.query.strip():
         raise InvalidInput("deletemany needs a query or ids; the query {} means all.")
-    query = {} if request.ids else parse_object(request.query, "query")
-    wanted = compile_filter(query)
+    wanted = ALL if request.ids else _filter(request.query)
     ids = list(request.ids) or await call.read(name, lambda collection: collection.deletable(wanted))
     deleted = 0
     for begin in range(0, len(ids), DELETED_AT_ONCE):
-        some = {"_id": {"$in": ids[begin : begin + DELETED_AT_ONCE]}}
-        still = compile_filter({"$and": [some, query]})  # others may have changed it since
-        deleted += await call.write(name, lambda collection, still=still: collection.delete_many(still))  # type: ignore[misc] # mypy sees no type in a lambda's default
+        some = ids[begin : begin + DELETED_AT_ONCE]
+        deleted += await call.write(name, partial(Collection.delete_many, wanted=wanted, ids=some))
     return pb.DeleteManyResponse(affectedrows=deleted)
 
 
@@ -184,8 +192,8 @@ async def _items(text: str) -> list[Document]:
     return items
 
 
-async def _results(request: pb.InsertManyRequest | pb.InsertOrUpdateManyRequest, documents: list[Document]) -> str:
-    return "[]" if request.skipresults else await off_loop(request.items, lambda: wire(documents))
+async def _results(text: str, documents: list[Document], *, skip: bool) -> str:
+    return "[]" if skip else await off_loop(text, lambda: wire(documents))
 
 
 async def _password(call: Call, collection: str, item: Document) -> str | None:
