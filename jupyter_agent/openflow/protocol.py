@@ -64,7 +64,7 @@ class Session:
         self._max_parked = max_parked
         self._length = b""
         self._announced = self._missing = 0
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._next_in = 0
         self._next_out = 0
         self._parked: dict[int, tuple[Envelope, int]] = {}
@@ -117,7 +117,7 @@ class Session:
             self._missing -= len(piece)
             self._pieces.append(piece)
             if len(self._pieces) > MAX_PIECES:
-                self._pieces = [b"".join(self._pieces)]
+                self._join_pieces()
             if not self._missing:
                 records.append(piece if len(self._pieces) == 1 else b"".join(self._pieces))
                 self._pieces = []
@@ -200,6 +200,12 @@ class Session:
             raise ProtocolError(self._failure)
         self._length, self._announced, self._missing = b"", length, length
         return end
+
+    def _join_pieces(self) -> None:
+        first, *others = self._pieces
+        whole = first if isinstance(first, bytearray) else bytearray(first)
+        whole += b"".join(others)
+        self._pieces = [whole]
 
     def _park(self, envelope: Envelope, size: int) -> None:
         self._parked[envelope.seq] = envelope, size
