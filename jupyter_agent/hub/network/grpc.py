@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 
 import grpc  # noqa: TID251 - the hub is a server
@@ -17,9 +17,10 @@ import grpc.aio  # noqa: TID251
 
 from jupyter_agent.errors import Unavailable
 from jupyter_agent.hub.network.connection import MAX_STRANGER, NORMAL, Connection
+from jupyter_agent.hub.network.outbox import Record
 from jupyter_agent.hub.network.routes import ADDRESS
 from jupyter_agent.hub.network.websocket import Clients
-from jupyter_agent.openflow.protocol import LENGTH, MAX_RECORD, Envelope, Session, decode
+from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope, Session, decode
 
 SERVICE = "/openiap.FlowService/"
 TOO_BIG = 1009
@@ -103,18 +104,18 @@ class _Wire:
     """`Transport` over a stream of gRPC, which takes one message after the other."""
 
     def __init__(self) -> None:
-        self._unsent: asyncio.Queue[tuple[bytes, asyncio.Future[None]] | None] = asyncio.Queue()
+        self._unsent: asyncio.Queue[tuple[Sequence[Record], asyncio.Future[None]] | None] = asyncio.Queue()
         self._deadline = asyncio.timeout(None)
         self._is_closed = False
         self.reason = ""
 
-    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+    def write(self, records: Sequence[Record]) -> asyncio.Future[None]:
         """Queue records; what is written to one that is gone goes nowhere."""
         sent = asyncio.get_running_loop().create_future()
         if self._is_closed:
             sent.set_result(None)
         else:
-            self._unsent.put_nowait((b"".join(pieces), sent))
+            self._unsent.put_nowait((records, sent))
         return sent
 
     def close(self, code: int, reason: str) -> None:
@@ -133,9 +134,9 @@ class _Wire:
         with contextlib.suppress(TimeoutError):
             async with self._deadline:
                 while (item := await self._unsent.get()) is not None:
-                    data, sent = item
-                    for record in _records(data):
-                        await context.write(record)
+                    records, sent = item
+                    for record in records:
+                        await context.write(b"".join(record[1:]))
                     if not sent.done():
                         sent.set_result(None)
 
@@ -167,12 +168,3 @@ async def _refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -
         grpc.StatusCode.UNIMPLEMENTED, "Only SetupStream is offered: send the request in an envelope of its stream."
     )
     raise AssertionError
-
-
-def _records(data: bytes) -> Iterator[bytes]:
-    """The records in what goes to a WebSocket, without their lengths."""
-    at = 0
-    while at < len(data):
-        (length,) = LENGTH.unpack_from(data, at)
-        at += LENGTH.size + length
-        yield data[at - length : at]

@@ -22,6 +22,7 @@ from jupyter_agent.errors import AgentError, InvalidInput, ProtocolError
 from jupyter_agent.hub.commands.table import perform
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.hub.network.connection import Connection
+from jupyter_agent.hub.network.outbox import Record
 from jupyter_agent.hub.network.plain import message_of, plain_result
 from jupyter_agent.hub.network.routes import MAX_SENTENCE, Front, Route, in_a_sentence
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
@@ -228,7 +229,7 @@ def _numbers(data: bytes) -> Iterator[bytes]:
 class _Nowhere:
     """The transport of who has no connection."""
 
-    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:  # noqa: ARG002 - it goes nowhere
+    def write(self, records: Sequence[Record]) -> asyncio.Future[None]:  # noqa: ARG002 - it goes nowhere
         """Let it go."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)

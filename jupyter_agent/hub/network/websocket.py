@@ -11,7 +11,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketP
 
 from jupyter_agent.errors import Unavailable
 from jupyter_agent.hub.network.connection import MAX_STRANGER, Connection
-from jupyter_agent.hub.network.outbox import Transport
+from jupyter_agent.hub.network.outbox import Record, Transport, size_of
 from jupyter_agent.hub.network.routes import Front, Route
 from jupyter_agent.openflow.protocol import MAX_RECORD, PIECE, Session, in_pieces
 
@@ -63,7 +63,7 @@ class Socket(Route, WebSocketHandler):
         """Begin a connection."""
         self.set_nodelay(True)
         try:
-            self.connection = self.clients.connect(_Wire(self), self.request.remote_ip or "")
+            self.connection = self.clients.connect(self._wire(), self.request.remote_ip or "")
         except Unavailable as error:
             self.close(TRY_AGAIN, str(error)[:100])
 
@@ -80,6 +80,10 @@ class Socket(Route, WebSocketHandler):
             if isinstance(self.ws_connection, WebSocketProtocol13):
                 self.ws_connection.params.max_message_size = MAX_RECORD + LENGTH
 
+    def _wire(self) -> _Wire:
+        # The PyPI client openiap takes a message for a length and the next for what follows, as the real server has it.
+        return _Wire(self, is_literal=self.request.headers.get("User-Agent", "").startswith("Python/"))
+
     def on_close(self) -> None:
         """The network says so."""
         if self.connection is not None:
@@ -91,10 +95,14 @@ class _Wire:
     """`Transport` over a WebSocket: what is written to one that is gone goes nowhere."""
 
     socket: Socket
+    is_literal: bool
 
-    def write(self, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+    def write(self, records: Sequence[Record]) -> asyncio.Future[None]:
         """Send them as messages that are not too long, one when the one before was taken."""
-        if sum(map(len, pieces)) <= PIECE:
+        if self.is_literal:
+            return asyncio.ensure_future(self._send_all(_length_and_rest(records)))
+        pieces = [piece for record in records for piece in record]
+        if size_of(records) <= PIECE:
             return self._send(b"".join(pieces))
         return asyncio.ensure_future(self._send_all(in_pieces(pieces)))
 
@@ -120,3 +128,9 @@ def _heard(sent: asyncio.Future[None]) -> None:
     """A connection that is gone is noticed elsewhere."""
     if not sent.cancelled():
         sent.exception()
+
+
+def _length_and_rest(records: Sequence[Record]) -> Iterator[bytes]:
+    for length, *rest in records:
+        yield length
+        yield b"".join(rest)
