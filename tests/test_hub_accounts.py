@@ -69,7 +69,7 @@ async def test_users_come_and_go(home: Path) -> None:
     found = listed(home)
     assert {name: user["roles"] for name, user in found.items()} == {me: ["admins"], "ann": [], "boss": ["admins"]}
     assert users(home, "list").stdout == "\n".join(sorted(
-        [f"{me} (admins)", "ann ", "boss (admins)"])) + "\n"  # fmt: skip
+        [f"{me} (admins)", "ann", "boss (admins)"])) + "\n"  # fmt: skip
 
     id_of_ann = found["ann"]["id"]
     assert users(home, "add", "--admin", "ann", text="second\n").stdout == "The user ann has a new password.\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -31,7 +33,7 @@ from jupyter_agent.hub.transfer.opening import open_export
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.rights import ADMINS
 from tests.hub_peers import hub_on_a_new_home
-from tests.openflow_peers import names_in, running_hub
+from tests.openflow_peers import Hub, names_in, running_hub
 
 CONTENT = b"0123456789abcdef" * 20_000
 
@@ -506,6 +508,28 @@ def test_what_cannot_be_done_is_said(exported: Path, tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["copy", "nobody"]
 
 
+def test_what_a_kill_left_behind_is_removed(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported / "home" / "hub", tmp_path / "hub")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for folder in (tmp_path, tmp_path / "hub"):
+        (folder / f".hub-transfer-{process.pid}-0a1b2c3d").mkdir()
+        (folder / f".hub-transfer-{process.pid}-0a1b2c3d" / "secret").write_text("x")
+    export(tmp_path / "hub", tmp_path / "all", passwords=True, say=print)
+    assert names_in(tmp_path) == ["all", "hub"]
+    assert not [name for name in names_in(tmp_path / "hub") if name.startswith(".")]
+
+
+@pytest.mark.parametrize(("version", "sentence"), [(1, "older version of jupyter_agent"), (99, "newer version")])
+def test_a_store_of_another_version_is_left_alone(exported: Path, tmp_path: Path, version: int, sentence: str) -> None:
+    shutil.copytree(exported / "home" / "hub", tmp_path / "hub")
+    with contextlib.closing(sqlite3.connect(tmp_path / "hub" / "hub.db")) as store:
+        store.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(AgentError, match=sentence):
+        export(tmp_path / "hub", tmp_path / "all", passwords=True, say=print)
+    assert names_in(tmp_path) == ["hub"]
+
+
 # Over the wire
 
 
@@ -532,6 +556,37 @@ async def test_an_export_goes_into_an_openflow(exported: Path, tmp_path: Path) -
             assert (thing["n"], thing["when"], thing["_createdbyid"]) == (2, "2024-01-02T03:04:05.678Z", mine)
             assert mine in {entry["_id"] for entry in thing["_acl"]}
             assert any(index["key"] == {"n": -1} for index in await client.get_indexes("things"))
+
+
+class LimitedHub(Hub):
+    """A hub that answers 30 requests a second, as a server does."""
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "jupyter_agent.hub", "--home", str(self.home), "--json", "--rate-limit", "30"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.ready = json.loads(self.process.stdout.readline())
+
+
+async def test_an_import_keeps_to_the_rate_of_a_server(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    with hub_on_a_new_home() as hub:
+        async with hub.client() as client:
+            await client.connected()
+            for n in range(25):
+                file = await client.upload(tmp_path / "x", filename=f"file {n}")
+                await client.insert_one(f"collection {n}", {"n": n, "file": file})
+        export(hub.home / "hub", tmp_path / "all", passwords=False, say=print)
+    home = Home(tmp_path / "limited")
+    home.prepare()
+    limited = LimitedHub(home.path)
+    limited.start()
+    try:
+        where = ("--openflow", limited.url, tmp_path / "all")
+        report = answer(tmp_path / "home", "import", *where, text=limited.ready["jwt"] + "\n")
+        assert (len(report["documents"]), report["files"], report["failed"]) == (25, 25, [])
+    finally:
+        limited.kill()
 
 
 async def test_what_an_openflow_refuses_is_told_one_by_one(exported: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from jupyter_agent.hub import accounts
 from jupyter_agent.hub.network import descriptors, rates
 from jupyter_agent.hub.network.server import CAPACITY, Server
 from jupyter_agent.hub.transfer import commands as transfer
+from jupyter_agent.hub.transfer.disk import sweep
 from jupyter_agent.hub.users import USERNAME, Users
 
 RENEW_S = 30 * 24 * 3600
@@ -114,6 +115,7 @@ async def serve(home: Home, options: argparse.Namespace) -> None:
     if options.rate_limit < 0:
         raise InvalidInput("A rate limit is a number of requests a second, or 0 for none.")
     capacity = descriptors.room(descriptors.raise_limit(), CAPACITY)
+    sweep(home.hub)
     async with Server(home.hub, rate=options.rate_limit, capacity=capacity) as server:
         owner = await owner_of(home, server.users)
         await listen(home, server, options.port)
@@ -213,7 +215,7 @@ async def list_users(home: Home, options: argparse.Namespace, lock: Lock) -> Non
         return
     for account in found:
         about = [*account.roles, *(["disabled"] if account.disabled else [])]
-        print(account.username, f"({', '.join(about)})" if about else "")  # noqa: T201 - a command's answer
+        print(account.username + (f" ({', '.join(about)})" if about else ""))  # noqa: T201 - a command's answer
 
 
 async def remove_user(home: Home, options: argparse.Namespace, lock: Lock) -> None:

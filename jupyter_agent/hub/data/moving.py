@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 
 from jupyter_agent.database import PRAGMAS
-from jupyter_agent.errors import Conflict, Unavailable
+from jupyter_agent.errors import Conflict, NewerVersion, Unavailable
 from jupyter_agent.hub.data import tables
 from jupyter_agent.hub.data.documents import DOT, restored, wire
 from jupyter_agent.hub.data.indexes import Index, index_of
-from jupyter_agent.hub.data.store import Documents
+from jupyter_agent.hub.data.store import MIGRATIONS, Documents
 
 BUSY_S = 30
 
@@ -144,6 +144,7 @@ def _connected(path: Path, *pragmas: str) -> Iterator[sqlite3.Connection]:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         try:
+            _check_version(connection, path)
             for pragma in pragmas:
                 connection.execute(pragma)
             yield connection
@@ -153,6 +154,14 @@ def _connected(path: Path, *pragmas: str) -> Iterator[sqlite3.Connection]:
         raise Unavailable(
             f"{path} cannot be used ({error}): look whether the disk is full. Nothing was changed."
         ) from error
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise NewerVersion(f"{path} was written by a newer version of jupyter_agent: upgrade jupyter_agent.")
+    if version < len(MIGRATIONS):
+        raise Conflict(f"{path} is in use by a hub of an older version of jupyter_agent: stop that hub, and try again.")
 
 
 def renamed(value: Any, names: Callable[[str], str]) -> Any:

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 @contextlib.contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """A private folder beside where things are to go, removed at the end; so are those that a kill left."""
-    _sweep(parent)
+    sweep(parent)
     folder = parent / f".hub-transfer-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(mode=0o700)
@@ -174,7 +174,8 @@ class Progress:
             self._shown = 0
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
+    """Remove what an export or import that was killed left in this folder."""
     with contextlib.suppress(OSError):
         for path in parent.iterdir():
             found = SCRATCH.fullmatch(path.name)
