@@ -25,6 +25,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from jupyter_agent.home import Home
+from jupyter_agent.hub.network import descriptors
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
@@ -382,7 +383,15 @@ def http(hub: Hub, request: str) -> str:
 def test_http(hub: Hub) -> None:
     host = "%s:%d" % address(hub)  # noqa: UP031
     assert http(hub, f"GET /livenessprobe HTTP/1.1\nHost: {host}\nConnection: close\n\n").startswith("HTTP/1.1 200")
-    for target in ("/", "/ws", "/api/v2", "/download/x", "/ws/v2/..%2f"):
+    for target in (
+        "/",
+        "/ws",
+        "/ws/v1",
+        "/download/",
+        "/rest/v1/",
+        "/oidc/.well-known/openid-configuration",
+        "/ws/v2/..%2f",
+    ):
         assert http(hub, f"GET {target} HTTP/1.1\nHost: {host}\nConnection: close\n\n").startswith("HTTP/1.1 404")
     assert http(hub, f"GET /ws/v2 HTTP/1.1\nHost: {host}\nConnection: close\n\n").startswith("HTTP/1.1 4")
 
@@ -524,3 +533,48 @@ async def test_unknown_commands_and_broken_data_are_errors_and_the_connection_go
         for command in ("ping", "pong", "noop", "queryreply", "error"):
             await wire.say(command)
         assert (await wire.ask("COUNT", pb.CountRequest(collectionname="t")))[0] == "countreply"
+
+
+# Limits
+
+
+@pytest.mark.parametrize(("options", "limit"), [(("--rate-limit",), 30), (("--rate-limit", "7"), 7)])
+async def test_with_a_rate_limit_so_many_requests_a_second_are_answered(
+    path: Path, options: tuple[str, ...], limit: int
+) -> None:
+    with process(path, "--json", *options) as hub:
+        ready = json.loads(hub.ready())
+        async with line(ready["apiurl"]) as wire:
+            await wire.say("signin", pb.SigninRequest(jwt=ready["jwt"]))
+            await wire.hear("signinreply")
+            for _ in range(3 * limit):
+                await wire.say("count", pb.CountRequest(collectionname="t"))
+            answers = [await wire.hear() for _ in range(3 * limit)]
+    refused = [answer.message for command, answer in answers if command == "error"]
+    assert refused[0] == f"Rate limit exceeded consumedPoints: {limit + 1}"
+
+
+def test_what_is_no_rate_limit_is_refused(path: Path) -> None:
+    with process(path, "--rate-limit=-1") as hub:
+        code, errors = hub.ended()
+    assert (code, errors) == (1, "A rate limit is a number of requests a second, or 0 for none.\n")
+
+
+def test_it_may_open_as_many_files_as_it_is_allowed(path: Path) -> None:
+    command = [sys.executable, "-m", "jupyter_agent.hub", "--home", str(path)]
+    hub = subprocess.Popen(["bash", "-c", 'ulimit -S -n 256; exec "$@"', "bash", *command], stdout=subprocess.PIPE)
+    try:
+        assert hub.stdout is not None
+        assert hub.stdout.readline()
+        soft, hard = psutil.Process(hub.pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == min(hard, descriptors.MOST)
+    finally:
+        hub.kill()
+        hub.communicate()
+
+
+def test_clients_leave_room_for_files() -> None:
+    assert descriptors.room(1 << 16, 4096) == 4096
+    assert descriptors.room(1024, 4096) == 1024 - descriptors.RESERVED
+    assert descriptors.room(256, 4096) == 128
+    assert descriptors.room(0, 4096) == 16
