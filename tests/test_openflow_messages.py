@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import zlib
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import jwt as pyjwt
+import orjson
 import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, ProtocolError
 from jupyter_agent.openflow.client import Client, Credentials, Workitem, WorkitemFile, WorkitemQueue
+from jupyter_agent.openflow.commands import decode_in_pieces
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import REQUESTS, Envelope, reply_type
 from jupyter_agent.openflow.signin import expiry_warning
@@ -358,6 +361,42 @@ async def test_replies_that_are_no_documents_are_typed_errors(text: str) -> None
                 await call()
         assert client.is_connected
         assert await client.custom_command("x") == ""
+
+
+JSON = st.recursive(
+    st.none() | st.integers(-(2**53), 2**53) | st.text(max_size=20) | st.sampled_from(["},{", '"},{"', "\\", '\\"},{']),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=5), max_size=30), st.integers(0, 200))
+def test_documents_that_are_read_some_at_a_time_are_the_same(found: list[dict[str, Any]], size: int) -> None:
+    text = orjson.dumps(found).decode()
+    assert decode_in_pieces(text, size) == found
+    if text != "[]":
+        for broken in (text[:-1], text[1:], text + "x", text.replace("},{", "},,{", 1) if "},{" in text else "[{]"):
+            with contextlib.suppress(ProtocolError):
+                assert decode_in_pieces(broken, size) == json.loads(broken)
+
+
+async def test_a_large_answer_is_that_of_its_request_and_small_ones_overtake_nothing() -> None:
+    large = [{"n": n, "text": "x" * 5000} for n in range(2000)]
+    recorder = Recorder(
+        query=pb.QueryResponse(results=json.dumps(large, separators=(",", ":"))), count=pb.CountResponse(result=5)
+    )
+    async with recorder.client() as client:
+        found, counted, again = await asyncio.gather(
+            client.query("c", {}), client.count("c", {}), client.query("c", {})
+        )
+        assert found == again == large
+        assert counted == 5
+        await client.insert_many("c", large)
+        assert json.loads(recorder.of("insertmany").items) == large
+        with pytest.raises(InvalidInput, match="too long"):
+            await client.delete_many("c", ids=["x" * 1000] * 170_000)
+        assert await client.count("c", {}) == 5
 
 
 # Tokens

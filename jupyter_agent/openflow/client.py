@@ -65,6 +65,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 GRACE_S = 5.0
 """How long a request waits for a connection that is being made again."""
@@ -340,6 +341,12 @@ class Client(Commands):
     async def _request(self, command: str, message: Message, expected: type[M], *, jwt: str = "") -> M:
         connection = await self._live()
         return await connection.request(command, message, expected, jwt=jwt)
+
+    async def _read(
+        self, command: str, message: Message, expected: type[M], take: Callable[[M], T], *, jwt: str = ""
+    ) -> T:
+        connection = await self._live()
+        return await connection.read(command, message, expected, take, jwt=jwt)
 
     # Signing in
 

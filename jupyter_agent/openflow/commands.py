@@ -6,11 +6,13 @@ HTTP request) gives `_request`. What needs events or streams is not here.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import orjson
 from google.protobuf.message import Message  # noqa: TID251 - what commands carry
 
 from jupyter_agent.errors import Failed, NotFound, ProtocolError
@@ -27,11 +29,18 @@ from jupyter_agent.openflow.workitems import (
 )
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 OrderBy = Mapping[str, int] | str | None
 
 WRITE: Mapping[str, Any] = {"w": 1, "j": True}
 """Writes are acknowledged when they are in the database's journal."""
+
+PIECE = 1 << 18
+"""Characters of JSON that are decoded at once: some milliseconds, in which no other thread of Python's runs."""
+
+MANY = 10_000
+"""Characters, fields or documents that make encoding something for a thread."""
 
 PAGE = 500
 """Documents in one query of many; what a server gives when it is not told how many."""
@@ -55,6 +64,12 @@ class Commands(ABC):
     @abstractmethod
     async def _request(self, command: str, message: Message, expected: type[M], *, jwt: str = "") -> M:
         """Send a request and return its reply."""
+
+    async def _read(
+        self, command: str, message: Message, expected: type[M], take: Callable[[M], T], *, jwt: str = ""
+    ) -> T:
+        """Send a request and return what ``take`` makes of its reply, which may be large."""
+        return take(await self._request(command, message, expected, jwt=jwt))
 
     # Documents
 
@@ -83,7 +98,7 @@ class Commands(ABC):
             skip=skip,
             queryas=query_as,
         )
-        return documents((await self._request("query", request, pb.QueryResponse, jwt=jwt)).results)
+        return await self._read("query", request, pb.QueryResponse, results, jwt=jwt)
 
     async def query_all(
         self,
@@ -113,7 +128,7 @@ class Commands(ABC):
         request = pb.AggregateRequest(
             collectionname=collection, aggregates=encode_json(list(stages)), queryas=query_as, hint=hint
         )
-        return documents((await self._request("aggregate", request, pb.AggregateResponse, jwt=jwt)).results)
+        return await self._read("aggregate", request, pb.AggregateResponse, results, jwt=jwt)
 
     async def count(self, collection: str, query: dict[str, Any], *, query_as: str = "", jwt: str = "") -> int:
         """How many documents match and may be read."""
@@ -158,17 +173,17 @@ class Commands(ABC):
 
     async def insert_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
         """Add a document; returns it with what the server added, its ``_id`` among it."""
-        request = pb.InsertOneRequest(collectionname=collection, item=encode_json(item), **WRITE)
-        return document((await self._request("insertone", request, pb.InsertOneResponse, jwt=jwt)).result)
+        request = pb.InsertOneRequest(collectionname=collection, item=await json_of(item), **WRITE)
+        return await self._read("insertone", request, pb.InsertOneResponse, result, jwt=jwt)
 
     async def insert_many(
         self, collection: str, items: Sequence[dict[str, Any]], *, skip_results: bool = False, jwt: str = ""
     ) -> list[dict[str, Any]]:
         """Add documents; returns them with what the server added, or nothing with ``skip_results``."""
         request = pb.InsertManyRequest(
-            collectionname=collection, items=encode_json(list(items)), skipresults=skip_results, **WRITE
+            collectionname=collection, items=await json_of(list(items)), skipresults=skip_results, **WRITE
         )
-        return documents((await self._request("insertmany", request, pb.InsertManyResponse, jwt=jwt)).results)
+        return await self._read("insertmany", request, pb.InsertManyResponse, results, jwt=jwt)
 
     async def update_one(self, collection: str, item: dict[str, Any], *, jwt: str = "") -> dict[str, Any]:
         """Replace the document of the item's ``_id``; returns it as it is now.
@@ -176,8 +191,8 @@ class Commands(ABC):
         Fields that begin with ``_`` are kept when they are left out, all others are not. The last writer wins: compare
         ``_version``, or use `update_document` with it in the query, where that matters.
         """
-        request = pb.UpdateOneRequest(collectionname=collection, item=encode_json(item), **WRITE)
-        return document((await self._request("updateone", request, pb.UpdateOneResponse, jwt=jwt)).result)
+        request = pb.UpdateOneRequest(collectionname=collection, item=await json_of(item), **WRITE)
+        return await self._read("updateone", request, pb.UpdateOneResponse, result, jwt=jwt)
 
     async def update_document(
         self, collection: str, query: dict[str, Any], document: dict[str, Any], *, jwt: str = ""
@@ -197,10 +212,9 @@ class Commands(ABC):
         ``uniqueness`` holds names with commas between them; none: ``_id``. Several such documents are an error.
         """
         request = pb.InsertOrUpdateOneRequest(
-            collectionname=collection, uniqeness=uniqueness, item=encode_json(item), **WRITE
+            collectionname=collection, uniqeness=uniqueness, item=await json_of(item), **WRITE
         )
-        reply = await self._request("insertorupdateone", request, pb.InsertOrUpdateOneResponse, jwt=jwt)
-        return document(reply.result)
+        return await self._read("insertorupdateone", request, pb.InsertOrUpdateOneResponse, result, jwt=jwt)
 
     async def insert_or_update_many(
         self,
@@ -215,12 +229,11 @@ class Commands(ABC):
         request = pb.InsertOrUpdateManyRequest(
             collectionname=collection,
             uniqeness=uniqueness,
-            items=encode_json(list(items)),
+            items=await json_of(list(items)),
             skipresults=skip_results,
             **WRITE,
         )
-        reply = await self._request("insertorupdatemany", request, pb.InsertOrUpdateManyResponse, jwt=jwt)
-        return documents(reply.results)
+        return await self._read("insertorupdatemany", request, pb.InsertOrUpdateManyResponse, results, jwt=jwt)
 
     async def delete_one(
         self,
@@ -526,6 +539,28 @@ def order_text(order_by: OrderBy) -> str:
     return encode_json(dict(order_by)) if order_by else ""
 
 
+async def json_of(content: dict[str, Any] | list[dict[str, Any]]) -> str:
+    """JSON text of documents; what looks big is encoded beside the event loop."""
+    return await asyncio.to_thread(encode_json, content) if looks_big(content) else encode_json(content)
+
+
+def looks_big(content: dict[str, Any] | list[dict[str, Any]]) -> bool:
+    """Whether there is much in it, by a glance at its surface."""
+    if isinstance(content, list):
+        return len(content) > MANY or any(map(looks_big, content))
+    return any(isinstance(part, str | list | dict) and len(part) > MANY for part in content.values())
+
+
+def results(reply: Any) -> list[dict[str, Any]]:
+    """The documents in a reply."""
+    return documents(reply.results)
+
+
+def result(reply: Any) -> dict[str, Any]:
+    """The document in a reply."""
+    return document(reply.result)
+
+
 def document(text: str) -> dict[str, Any]:
     """The document in JSON text. Raises `ProtocolError`."""
     found = decode_json(text)
@@ -536,10 +571,28 @@ def document(text: str) -> dict[str, Any]:
 
 def documents(text: str) -> list[dict[str, Any]]:
     """The documents in JSON text; no text is none of them. Raises `ProtocolError`."""
-    found = decode_json(text or "[]")
+    found = decode_in_pieces(text) if len(text) > PIECE else decode_json(text or "[]")
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ProtocolError("OpenFlow answered a query with something else than documents.")
     return found
+
+
+def decode_in_pieces(text: str, piece: int = PIECE) -> Any:
+    """As `decode_json`, for a long text: a list of objects is decoded some at a time, so that others may run between.
+
+    It is cut where an object may have ended. Whether it has is told by the piece before: that is whole then, and valid.
+    """
+    found: list[Any] = []
+    start, size = 1, piece
+    while text.startswith("[") and (cut := text.find("},{", start + size)) >= 0:
+        try:
+            found += orjson.loads(f"[{text[start : cut + 1]}]")
+        except orjson.JSONDecodeError:
+            size = 2 * size + 1  # within an object, or odd
+        else:
+            start, size = cut + 2, piece
+    rest = decode_json(text if start == 1 else f"[{text[start:]}")
+    return found + rest if start > 1 and isinstance(rest, list) else rest
 
 
 def value(text: str) -> Any:

@@ -19,7 +19,17 @@ from google.protobuf.message import Message  # noqa: TID251 - what envelopes car
 from jupyter_agent.errors import ConnectionLost, InvalidInput, ProtocolError, ServerRefused, TimedOut, Unavailable
 from jupyter_agent.openflow.pace import Pace
 from jupyter_agent.openflow.proto import openiap_pb2
-from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, new_id, request_type, unpack
+from jupyter_agent.openflow.protocol import (
+    MAX_RECORD,
+    Encoded,
+    Envelope,
+    Session,
+    encoded,
+    is_big,
+    new_id,
+    request_type,
+    unpack,
+)
 from jupyter_agent.openflow.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -29,6 +39,9 @@ T = TypeVar("T")
 
 OVERHEAD = 1 << 16
 """Bytes that are kept for what else is in an envelope: a token, ids."""
+
+TOGETHER = 64
+"""Envelopes that leave in one go, at most."""
 
 RATE_LIMIT_PAUSES_S = (0.5, 1, 1, 1.5, 2, 3, 4, 5)
 """Waits before a request is sent again that the server refused, unexecuted, by its limit for a second."""
@@ -60,6 +73,7 @@ class Pending:
     take: Callable[[bytes], Awaitable[None]] | None = None
     id: str = field(default_factory=new_id)
     heard_at: float = 0.0
+    is_large: bool = False
 
     async def part(self, data: bytes) -> None:
         """Hand on a part; a taker that fails has failed the request, not the connection."""
@@ -91,12 +105,16 @@ class Outgoing:
     """An envelope that waits to be sent. Its seq is given when it is its turn."""
 
     command: str
-    message: Message | None
+    message: Message | Encoded
     id: str
     rid: str = ""
     jwt: str = ""
     sent: asyncio.Future[None] | None = None
-    size: int = 0
+
+    @property
+    def is_big(self) -> bool:
+        """Whether it is enough for once."""
+        return isinstance(self.message, Encoded)
 
 
 class Connection:
@@ -151,14 +169,30 @@ class Connection:
         Raises `ServerRefused` with the server's sentence, `TimedOut`, `ConnectionLost`, and `InvalidInput` for what is
         too long to be sent. Refused by the limit for a second, which means not executed, it is sent again.
         """
+        return await self.read(command, message, expected, lambda reply: reply, jwt=jwt, timeout_s=timeout_s)
+
+    async def read(
+        self,
+        command: str,
+        message: Message,
+        expected: type[M],
+        take: Callable[[M], T],
+        *,
+        jwt: str = "",
+        timeout_s: float | None = None,
+    ) -> T:
+        """As `request`, for what ``take`` makes of the reply: of a large one beside the event loop."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
+        payload = await ready_to_send(command, message)
 
-        async def attempt() -> Message:
+        async def attempt() -> tuple[Message, bool]:
             with self._expecting() as pending:
-                self._post(command, message, id=pending.id, jwt=jwt)
-                return await self._replied(pending, command, limit_s)
+                self._post(command, payload, id=pending.id, jwt=jwt)
+                return await self._replied(pending, command, limit_s), pending.is_large
 
-        return answer(command, expected, await self._within_limits(attempt))
+        reply, is_large = await self._within_limits(attempt)
+        of_its_kind = answer(command, expected, reply)
+        return await asyncio.to_thread(take, of_its_kind) if is_large else take(of_its_kind)
 
     async def upload(
         self,
@@ -234,16 +268,14 @@ class Connection:
     def _post(
         self,
         command: str,
-        message: Message,
+        message: Message | Encoded,
         *,
         id: str,  # noqa: A002 - the envelope's
         rid: str = "",
         jwt: str = "",
         sent: asyncio.Future[None] | None = None,
     ) -> None:
-        if (size := message.ByteSize()) > MAX_RECORD - OVERHEAD:
-            raise InvalidInput(f"A {command} of {size >> 20} MiB is too long: OpenFlow takes {MAX_RECORD >> 20} MiB.")
-        self._outbox.put_nowait(Outgoing(command, message, id, rid, jwt, sent, size))
+        self._outbox.put_nowait(Outgoing(command, message, id, rid, jwt, sent))
 
     async def _sent(self, command: str, message: Message, pending: Pending) -> None:
         """Send a part and wait until it has left, or until the request was answered, which ends it."""
@@ -272,15 +304,14 @@ class Connection:
             envelopes = await self._transport.receive()
             self._listening = False
             self._heard()
-            for envelope in envelopes:
-                await self._deliver(envelope)
+            for envelope, is_large in envelopes:
+                await self._deliver(envelope, is_large=is_large)
 
-    async def _deliver(self, envelope: Envelope) -> None:
+    async def _deliver(self, envelope: Envelope, *, is_large: bool) -> None:
         if request_type(envelope.command) is None and envelope.rid not in self._pending:
             log.debug("OpenFlow sent a %s that nobody waits for", envelope.command)
             return
-        large = envelope.data.ByteSize() > BIG
-        message = await asyncio.to_thread(unpack, envelope) if large else unpack(envelope)
+        message = await asyncio.to_thread(unpack, envelope) if is_large else unpack(envelope)
         pending = self._pending.get(envelope.rid)
         if isinstance(message, EVENTS):
             self._on_event(message)
@@ -290,20 +321,29 @@ class Connection:
             await pending.part(message.data)
             pending.heard_at = self._heard()
         else:
+            pending.is_large = is_large
             pending.settle(message)
 
     async def _write(self) -> None:
         while True:
-            out = await self._outbox.get()
-            pieces = await asyncio.to_thread(self._frame, out) if out.size > BIG else self._frame(out)
-            await self._transport.send(pieces)
-            if out.sent is not None and not out.sent.done():
-                out.sent.set_result(None)
-            if out.command == "ping":
-                await self._transport.probe(self._heard)
+            leaving = [await self._outbox.get()]
+            while len(leaving) < TOGETHER and not leaving[-1].is_big and not self._outbox.empty():
+                leaving.append(self._outbox.get_nowait())  # what waits together leaves together
+            await self._transport.send([record for out in leaving if (record := self._frame(out))])
+            for out in leaving:
+                if out.sent is not None and not out.sent.done():
+                    out.sent.set_result(None)
+                if out.command == "ping":
+                    await self._transport.probe(self._heard)
 
     def _frame(self, out: Outgoing) -> list[bytes]:
-        return self._session.frame(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
+        """The record; none of what turns out to be too long, which has failed its request and nothing else."""
+        try:
+            return self._session.frame(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
+        except InvalidInput as error:
+            if (pending := self._pending.get(out.rid or out.id)) is not None:
+                pending.fail(error)
+            return []
 
     async def _stay_alive(self) -> None:
         loop = asyncio.get_running_loop()
@@ -321,6 +361,19 @@ class Connection:
         """The other end lives."""
         self._heard_at = asyncio.get_running_loop().time()
         return self._heard_at
+
+
+async def ready_to_send(command: str, message: Message) -> Message | Encoded:
+    """The message; a big one encoded already, which is done beside the event loop.
+
+    Raises `InvalidInput` for one that is too long for the server.
+    """
+    if not is_big(message):
+        return message
+    payload = await asyncio.to_thread(encoded, message)
+    if (size := len(payload.value)) > MAX_RECORD - OVERHEAD:
+        raise InvalidInput(f"A {command} of {size >> 20} MiB is too long: OpenFlow takes {MAX_RECORD >> 20} MiB.")
+    return payload
 
 
 def raise_refusal(command: str, reply: Message) -> None:

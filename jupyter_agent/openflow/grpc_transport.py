@@ -16,7 +16,7 @@ import grpc.aio  # noqa: TID251
 
 from jupyter_agent.errors import AgentError, ConnectionLost, Unavailable
 from jupyter_agent.openflow.address import Address
-from jupyter_agent.openflow.protocol import MAX_RECORD, Envelope
+from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope
 from jupyter_agent.openflow.transport import CLOSE_S, decoded, unreachable
 from jupyter_agent.openflow.trust import root_certificates, trust
 
@@ -41,18 +41,19 @@ class GrpcTransport:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def send(self, pieces: Sequence[bytes]) -> None:
-        """Send a record without its length."""
+    async def send(self, records: Sequence[Sequence[bytes]]) -> None:
+        """Send records, each without its length."""
         with ending_explained():
-            await self._call.write(b"".join(pieces[1:]))
+            for pieces in records:
+                await self._call.write(b"".join(pieces[1:]))
 
-    async def receive(self) -> list[Envelope]:
+    async def receive(self) -> list[tuple[Envelope, bool]]:
         """The next envelope."""
         with ending_explained():
             data = await self._call.read()
         if data is grpc.aio.EOF:
             raise ConnectionLost("OpenFlow closed the connection.")
-        return [await decoded(data)]
+        return [(await decoded(data), len(data) > BIG)]
 
     async def probe(self, answered: Callable[[], object]) -> None:
         """HTTP/2 does it by itself."""

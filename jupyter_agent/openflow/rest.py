@@ -16,6 +16,7 @@ from urllib.error import HTTPError, URLError
 
 from google.protobuf.message import DecodeError, Message  # noqa: TID251 - messages become JSON here
 
+from jupyter_agent import __version__
 from jupyter_agent.errors import (
     AgentError,
     ConnectionLost,
@@ -40,6 +41,7 @@ M = TypeVar("M", bound=Message)
 MAX_REPLY = 6 * MAX_RECORD
 """Bytes of a reply's JSON, in which each byte of the message is a number of up to three digits and a comma."""
 
+HEADERS = {"Content-Type": "application/json", "User-Agent": f"jupyter_agent/{__version__}"}
 AUTHENTICATION = (401, 403)
 
 
@@ -66,11 +68,10 @@ class Rest(Commands):
         request = urllib.request.Request(  # noqa: S310 - the address is http(s) alone
             self.url,
             data=encode_json(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {jwt or self._jwt}"},
+            headers={**HEADERS, "Authorization": f"Bearer {jwt or self._jwt}"},
             method="POST",
         )
-        text = await asyncio.to_thread(self._post, request, command)
-        return reply_of(command, text, expected)
+        return await asyncio.to_thread(lambda: reply_of(command, self._post(request, command), expected))
 
     def _post(self, request: urllib.request.Request, command: str) -> str:
         try:

@@ -18,17 +18,15 @@ from typing import Protocol, cast
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus
 
+from jupyter_agent import __version__
 from jupyter_agent.errors import AgentError, ConnectionLost, Unavailable
 from jupyter_agent.openflow.address import Address
-from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, decode
+from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, decode, in_pieces
 from jupyter_agent.openflow.trust import distrust, trust
 
 log = logging.getLogger(__name__)
 socket_log = logging.getLogger(f"{__name__}.socket")
 socket_log.setLevel(logging.INFO)  # at DEBUG, websockets writes down what is sent: passwords and tokens
-
-PIECE = 1 << 20
-"""Bytes in one WebSocket message: the server takes records cut anywhere, and proxies like them small."""
 
 CLOSE_S = 2.0
 """How long the server may take to say goodbye."""
@@ -37,11 +35,14 @@ CLOSE_S = 2.0
 class Transport(Protocol):
     """An open way to a server. One task sends, one receives. Both raise `ConnectionLost` when it has ended."""
 
-    async def send(self, pieces: Sequence[bytes]) -> None:
-        """Send a record as `Session.frame` makes them: its length, and the rest of it."""
+    async def send(self, records: Sequence[Sequence[bytes]]) -> None:
+        """Send records as `Session.frame` makes them: the length, and the rest in pieces."""
 
-    async def receive(self) -> list[Envelope]:
-        """The next envelopes, in order; may be none. Raises `ProtocolError` too, after which it is of no more use."""
+    async def receive(self) -> list[tuple[Envelope, bool]]:
+        """The next envelopes, in order, and whether each is a big one; may be none.
+
+        Raises `ProtocolError` too, after which it is of no more use.
+        """
 
     async def probe(self, answered: Callable[[], object]) -> None:
         """Ask the other end for a sign of life, below envelopes, where that is not done anyway."""
@@ -56,23 +57,27 @@ class WebSocketTransport:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._session = Session()
+        self._big: set[int] = set()
 
-    async def send(self, pieces: Sequence[bytes]) -> None:
-        """Send a record, a long one in several messages."""
-        parts = pieces if sum(map(len, pieces)) > PIECE else (b"".join(pieces),)
+    async def send(self, records: Sequence[Sequence[bytes]]) -> None:
+        """Send records: together in one message, or in several where they are long."""
         with ending_explained():
-            for part in parts:
-                for start in range(0, len(part), PIECE):
-                    await self._socket.send(part[start : start + PIECE])
+            for piece in in_pieces([piece for record in records for piece in record]):
+                await self._socket.send(piece)
 
-    async def receive(self) -> list[Envelope]:
+    async def receive(self) -> list[tuple[Envelope, bool]]:
         """The envelopes that the next message completes."""
         with ending_explained():
             data = await self._socket.recv(decode=False)
         envelopes: list[Envelope] = []
         for record in self._session.records(data):
-            envelopes += self._session.take(await decoded(record), len(record))
-        return envelopes
+            envelope = await decoded(record)
+            if len(record) > BIG:
+                self._big.add(envelope.seq)
+            envelopes += self._session.take(envelope, len(record))
+        taken = [(envelope, envelope.seq in self._big) for envelope in envelopes]
+        self._big -= {envelope.seq for envelope, is_big in taken if is_big}
+        return taken
 
     async def probe(self, answered: Callable[[], object]) -> None:
         """Send a WebSocket ping, which the other end's library answers."""
@@ -120,6 +125,7 @@ async def open_socket(address: Address, *, timeout_s: float, ca_file: Path | Non
             ping_interval=None,  # KeepAlive does it
             max_size=MAX_RECORD + 4,
             max_queue=4,
+            user_agent_header=f"jupyter_agent/{__version__}",
             logger=socket_log,
         )
     except Exception as error:
