@@ -101,44 +101,59 @@ async def registered(client: Client, agent: Agent) -> dict[str, Any]:
 
 
 async def test_the_official_agent_runs_packages(hub: Hub, client: Client, tmp_path: Path) -> None:
-    openiap = {"language": "nodejs"}
-    ours = make_package(tmp_path / "ours", {"main.js": HELLO}, version="2.0.0", main="main.js", openiap=openiap)
-    endless = make_package(tmp_path / "endless", {"main.js": ENDLESS}, main="main.js", openiap=openiap)
-    seen = run_script("packages", hub, tmp_path, archive=str(archive(tmp_path)))
-    by_hand = seen["published"]
-    assert (by_hand["_version"], by_hand["fileid"] in seen["files"]) == (1, True)
-    assert (seen["packages"], len(seen["files"])) == ([by_hand["_id"]], 1)
-    for name in ("noFile", "unknown"):
-        assert "Access Denied" in seen[name]["error"]
-    published = await publish(client, ours, who="a test")
-    without_end = await publish(client, endless, who="a test")
-
+    by_hand = published_by_hand(hub, tmp_path)
+    ours, endless = (
+        make_package(tmp_path / name, {"main.js": program}, main="main.js", openiap={"language": "nodejs"})
+        for name, program in (("ours", HELLO), ("endless", ENDLESS))
+    )
+    published, without_end = [await publish(client, folder, who="a test") for folder in (ours, endless)]
     with official_agent(hub, tmp_path) as agent:
         document = await registered(client, agent)
-        assert document["languages"][0] == "nodejs"
-        assert (document["version"], document["daemon"], document["maxpackages"]) == ("0.0.45", True, 50)
-        changed = {**document, "environment": {"GREETING": "environment"}, "schedules": SCHEDULES}
-        await client.update_one("agents", changed)
-        await until(lambda: "agent changed, reload config" in agent.log or "do nothing" in agent.log)
-        agent.stop()
-        agent.start()  # it gets its environment when it registers
-        await until(lambda: agent.log.count("watch registered") == 2)
-        known = await registered(client, agent)
-        assert (known["_id"], known["schedules"]) == (document["_id"], SCHEDULES)
+        await check_document(client, agent, document)
 
-        packages = {"byHand": by_hand["_id"], "ours": published.id}
-        told = run_script("agent", hub, tmp_path, queue=document["slug"], packages=packages, endless=without_end.id)
+        def run(packages: dict[str, str], **given: Any) -> dict[str, Any]:
+            return run_script("agent", hub, tmp_path, queue=document["slug"], packages=packages, **given)
+
+        told = run({"byHand": by_hand, "ours": published.id}, endless=without_end.id)
         assert "hello from 1.0.0 environment" in told["byHand"]
-        assert "hello from 2.0.0 environment" in told["ours"]
+        assert "hello from 1.0.0 environment" in told["ours"]
         assert [process["id"] for process in told["processes"]["processes"]] == ["endless"]
         assert told["killed"] == {"command": "kill", "success": True}
         assert told["unsigned"] == {"command": "killall", "success": False, "error": "not authenticated"}
 
-        (ours / "package.json").write_text(
-            json.dumps({**json.loads((ours / "package.json").read_text()), "version": "2.0.1"})
-        )
+        about = json.loads((ours / "package.json").read_text())
+        (ours / "package.json").write_text(json.dumps({**about, "version": "2.0.0"}))
         again = await publish(client, ours, who="a test")
         stored = agent.packages / f"{published.id}.json"
         await until(lambda: json.loads(stored.read_text())["fileid"] == again.fileid, "the agent sees the new version")
-        told = run_script("agent", hub, tmp_path, queue=document["slug"], packages={"ours": published.id})
-        assert "hello from 2.0.1 environment" in told["ours"]
+        assert "hello from 2.0.0 environment" in run({"ours": published.id})["ours"]
+
+        hub.kill()
+        hub.start()
+        await until(lambda: agent.log.count("watch registered") == 3, "the agent is back")
+        assert "hello from 1.0.0 environment" in run({"byHand": by_hand})["byHand"]
+
+
+def published_by_hand(hub: Hub, folder: Path) -> str:
+    """The id of a package that was published with the official client."""
+    seen = run_script("packages", hub, folder, archive=str(archive(folder)))
+    package: dict[str, Any] = seen["published"]
+    assert (package["_version"], package["fileid"] in seen["files"]) == (1, True)
+    assert (seen["packages"], len(seen["files"])) == ([package["_id"]], 1)
+    for name in ("noFile", "unknown"):
+        assert "Access Denied" in seen[name]["error"]
+    return str(package["_id"])
+
+
+async def check_document(client: Client, agent: Agent, document: dict[str, Any]) -> None:
+    """It is registered once, keeps what others write in its document, and takes its environment from there."""
+    assert document["languages"][0] == "nodejs"
+    assert (document["version"], document["daemon"], document["maxpackages"]) == ("0.0.45", True, 50)
+    changed = {**document, "environment": {"GREETING": "environment"}, "schedules": SCHEDULES}
+    await client.update_one("agents", changed)
+    await until(lambda: "agent changed, reload config" in agent.log or "do nothing" in agent.log)
+    agent.stop()
+    agent.start()
+    await until(lambda: agent.log.count("watch registered") == 2)
+    known = await registered(client, agent)
+    assert (known["_id"], known["schedules"]) == (document["_id"], SCHEDULES)
