@@ -152,6 +152,16 @@ async def test_what_is_no_envelope_ends_the_stream(hub: Hub, data: bytes, code: 
         assert (await other.ask("count", pb.CountRequest(collectionname="t")))[0] == "countreply"
 
 
+async def test_who_says_no_more_gets_the_answers(hub: Hub) -> None:
+    async with stream(hub.home) as wire:
+        await wire.say("signin", pb.SigninRequest(jwt=hub.ready["jwt"]))
+        ids = [await wire.say("insertone", pb.InsertOneRequest(collectionname="last", item="{}")) for _ in range(50)]
+        await wire.call.done_writing()
+        heard = [(await wire.hear())[0] for _ in range(52)]
+        assert heard.count("insertonereply") == len(ids)
+        assert (await wire.end())[0] == grpc.StatusCode.OK
+
+
 async def test_a_client_that_goes_is_gone(hub: Hub) -> None:
     async with line(hub.url) as wire:
         await wire.sign_in(hub)

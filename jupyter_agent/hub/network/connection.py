@@ -176,6 +176,11 @@ class Connection:
             part = await anext(parts, b"")
         await self.send("endstream", EndStream(), rid=rid)
 
+    async def drained(self) -> None:
+        """Wait until the requests under way are answered; there must come no more."""
+        for _ in range(MAX_REQUESTS):
+            await self._slots.acquire()
+
     def upload(self, rid: str) -> Upload:
         """The stream that belongs to the request ``rid``."""
         return self._uploads[rid]

@@ -27,6 +27,9 @@ TOO_BIG = 1009
 FLUSH_S = 5.0
 """How long a client that is told goodbye may take for what was sent to it before."""
 
+LAST_S = 60.0
+"""How long the last requests of a client may take that has said it will make no more."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_RECORD),
     ("grpc.max_send_message_length", MAX_RECORD),
@@ -83,7 +86,9 @@ async def _read(requests: AsyncIterator[bytes], connection: Connection, wire: _W
             connection.close(TOO_BIG, "too long for who has not signed in")
             return
         await connection.receive(message)
-    connection.lost()
+    with contextlib.suppress(TimeoutError):  # who says no more may still wait for answers
+        async with asyncio.timeout(LAST_S):
+            await connection.drained()
     wire.close(NORMAL, "")
 
 

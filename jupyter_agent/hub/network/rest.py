@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import orjson
 from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
@@ -26,7 +26,9 @@ from jupyter_agent.hub.network.outbox import Record
 from jupyter_agent.hub.network.plain import message_of, plain_result
 from jupyter_agent.hub.network.routes import MAX_SENTENCE, Front, Route, in_a_sentence
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import request_type, unpack
+from jupyter_agent.openflow.protocol import is_big, request_type, unpack
+
+T = TypeVar("T")
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Request(Route):
         self._body = bytearray()
         self._limit = MAX_STRANGER
         self._refused: tuple[int, str] | None = None
+        self._is_big = False
 
     async def prepare(self) -> None:
         """Look at the head, before the body comes."""
@@ -93,10 +96,15 @@ class Request(Route):
             self.refuse(*self._refused)
             return None
         body, self._body = self._body, bytearray()
-        value = _parsed(body) if len(body) < BIG else await asyncio.to_thread(_parsed, body)
+        self._is_big = len(body) >= BIG
+        value = await self.aside(lambda: _parsed(body))
         if not isinstance(value, dict):
             raise InvalidInput("The request must be a JSON object.")
         return value
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do work on the request: in a thread when it is big."""
+        return await asyncio.to_thread(work) if self._is_big else work()
 
     async def perform(self, command: str, request: Message, *, jwt: str = "", id: str = "") -> Message:  # noqa: A002
         """Do a command as the owner of the token. Raises `RateExceeded` when that one asked too often."""
@@ -131,7 +139,7 @@ class Envelopes(Request):
             return
         command, id, jwt = (_text(given, name) for name in ("command", "id", "jwt"))  # noqa: A001
         try:
-            request = await asyncio.to_thread(_request_in, command, given.get("data"))
+            request = await self.aside(lambda: _request_in(command, given.get("data")))
             reply = await self.perform(command, request, jwt=jwt, id=id)
             answer = "noop" if isinstance(reply, pb.Noop) else f"{command.lower()}reply"
         except AgentError as error:
@@ -168,9 +176,9 @@ class Plain(Request):
         found = request_type(command)
         if found is None:
             raise ProtocolError(f"no such type: openiap.{command}")
-        request = await asyncio.to_thread(message_of, found, given)
+        request = await self.aside(lambda: message_of(found, given))
         reply = await self.perform(command, request)
-        text = await asyncio.to_thread(lambda: orjson.dumps(orjson.dumps({"result": plain_result(reply)}).decode()))
+        text = await asyncio.to_thread(_twice, reply) if is_big(reply) else _twice(reply)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         await self.finish(text)
 
@@ -180,6 +188,11 @@ def _parsed(body: bytes | bytearray) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"The request is not valid JSON: {error}.") from error
+
+
+def _twice(reply: Message) -> bytes:
+    """The result in JSON, in a JSON string."""
+    return orjson.dumps(orjson.dumps({"result": plain_result(reply)}).decode())
 
 
 def _text(given: dict[str, Any], name: str) -> str:
