@@ -422,6 +422,16 @@ def test_most_orders_do_come_out_of_sql() -> None:
         assert documents.in_order("things", compile_filter({"t": "x"}), (("n", 1),)) is not None
 
 
+def test_what_holds_a_text_is_found() -> None:
+    with store() as documents:
+        for number, text in enumerate(["x1", 'a "quoted" text', "ä\n", "x1"]):
+            documents.insert("things", {"_id": str(number), "files": [{"_id": text}], "n": number})
+        for text, found in (("x1", ["0", "3"]), ('a "quoted" text', ["1"]), ("ä\n", ["2"]), ("x", []), ("_id", [])):
+            wanted = compile_filter({"files._id": {"$eq": text}})
+            assert [each["_id"] for each in documents.find("things", wanted, holding=text)] == found
+        assert len(list(documents.find("things", compile_filter({"n": 3}), holding="x1"))) == 1
+
+
 def test_indexes_of_an_older_program_are_made_anew() -> None:
     with store() as documents:
         documents.make_collection("users")

@@ -191,7 +191,7 @@ def user_of(documents: Documents, file: Document) -> Document | None:
     if isinstance(item := file.get("metadata", {}).get("wi"), str):  # a file of a work item names it: no need to search
         found = documents.get("workitems", item)
         return found if found is not None and wanted.matches(found) else None
-    return next(documents.find("workitems", wanted), None)
+    return next(documents.find("workitems", wanted, holding=fileid), None)
 
 
 def _check_unused(documents: Documents, file: Document) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+import orjson
+
 from jupyter_agent.database import Database
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.hub.data import due, tables, waiting
@@ -76,11 +78,18 @@ class Documents:
         row = self._connection.execute(f"SELECT doc FROM {shape.table} WHERE id = ?", (id,)).fetchone()  # noqa: S608 - ours
         return restored(row[0]) if row else None
 
-    def find(self, collection: str, wanted: Filter) -> Iterator[Document]:
-        """The documents that match, in no certain order. Exhaust it before anything is written."""
+    def find(self, collection: str, wanted: Filter, *, holding: str = "") -> Iterator[Document]:
+        """The documents that match, in no certain order. Exhaust it before anything is written.
+
+        ``holding`` is a text that those that match hold as a value, somewhere: where there is no index, that is looked
+        for ten times as fast.
+        """
         if (shape := self._shape(collection)) is None:
             return
         where, parameters = _where(wanted, shape)
+        if holding:
+            where += f"{' AND' if where else ' WHERE'} instr(doc, ?)"
+            parameters.append(orjson.dumps(holding).decode())
         rows = self._read(f"SELECT doc FROM {shape.table}{where}", parameters)  # noqa: S608 - of ours
         try:
             for (text,) in rows:
