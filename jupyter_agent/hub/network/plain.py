@@ -28,7 +28,7 @@ TIME = "google.protobuf.Timestamp"
 def message_of(kind: type[M], values: dict[str, Any]) -> M:
     """The message with these values; what it has no field for is let go. Raises `InvalidInput`."""
     try:
-        return json_format.ParseDict(_fitted(kind, values), kind(), ignore_unknown_fields=True)
+        return _filled(kind(), _fitted(kind, values))
     except (json_format.ParseError, ValueError, TypeError, OverflowError) as error:
         command = kind.DESCRIPTOR.name.removesuffix("Request")
         raise InvalidInput(f"This is no {command}: {' '.join(str(error).split())[:300].rstrip('.')}.") from error
@@ -45,6 +45,20 @@ def plain_result(reply: Message) -> Any:
     if len(reply.DESCRIPTOR.fields) == 1:
         return values.get(reply.DESCRIPTOR.fields[0].name)
     return values
+
+
+def _filled(message: M, values: dict[str, Any]) -> M:
+    # Texts are set past the library: it would hold up all threads by looking through long ones for half surrogates.
+    texts = {name: values.pop(name) for name in _texts_of(type(message)) if isinstance(values.get(name), str)}
+    json_format.ParseDict(values, message, ignore_unknown_fields=True)
+    for name, text in texts.items():
+        setattr(message, name, text)
+    return message
+
+
+def _texts_of(kind: type[Message]) -> list[str]:
+    fields = kind.DESCRIPTOR.fields
+    return [field.name for field in fields if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated]
 
 
 def _json(text: str) -> Any:
