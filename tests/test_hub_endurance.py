@@ -166,6 +166,39 @@ async def until_alone(client: Client, count: int) -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_records_that_come_cut_joined_and_out_of_order_are_all_done(hub: Hub) -> None:
+    chance = new_chance()
+    async with line(hub.url) as wire:
+        await wire.sign_in(hub)
+        names = [f"q{number}" for number in range(90)]
+        request = pb.InsertOneRequest(collectionname="muddled", item='{"n": 1}')
+        records = [wire.session.envelope("insertone", request, id=name) for name in names]
+        chance.shuffle(records)
+        data = b"".join(records)
+        while data:
+            size = chance.randrange(1, 700)
+            await wire.socket.send(data[:size])
+            data = data[size:]
+        answered: set[str] = set()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(answered) < len(names):
+                received = await wire.socket.recv()
+                assert isinstance(received, bytes)
+                answered |= {e.rid for e in wire.session.receive(received) if e.command == "insertonereply"}
+        _, reply = await wire.ask("count", pb.CountRequest(collectionname="muddled"))
+        assert reply.result == len(names)
+
+
+async def test_a_record_that_comes_again_ends_the_connection_and_is_not_done_again(hub: Hub) -> None:
+    async with hub.client() as client:
+        async with line(hub.url) as wire:
+            await wire.sign_in(hub)
+            record = wire.session.envelope("insertone", pb.InsertOneRequest(collectionname="doubled", item="{}"))
+            await wire.socket.send(record + record)
+            await wire.socket.wait_closed()
+        assert await client.count("doubled", {}) in (0, 1)  # its connection may have ended before it was begun
+
+
 @pytest.mark.parametrize(
     "text",
     [

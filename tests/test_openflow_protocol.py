@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -16,17 +18,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from jupyter_agent.errors import InvalidInput, ProtocolError
 from jupyter_agent.openflow.proto import openiap_pb2
 from jupyter_agent.openflow.protocol import (
+    PIECE,
     Envelope,
     Session,
     decode_json,
     encode_date,
     encode_json,
+    encoded,
+    in_pieces,
     new_id,
     reply_type,
     request_type,
     unpack,
 )
 from tests.conftest import BUDGETS
+from tests.openflow_peers import Peer, odd_client, odd_peer, until
 
 many = settings(max_examples=BUDGETS["protocol_examples"], deadline=None)
 
@@ -79,6 +85,57 @@ def test_a_seq_that_was_there_already_is_refused_wherever_it_waits(order: list[i
         session.receive(numbered(seq))
     with pytest.raises(ProtocolError, match="again"):
         session.receive(numbered(data.draw(st.sampled_from(order))))
+
+
+@st.composite
+def muddled(draw: st.DrawFn) -> list[int]:
+    """Seqs as a bad network would bring them: out of order, some twice, some never."""
+    order = list(draw(st.integers(1, 40).flatmap(lambda count: st.permutations(range(count)))))
+    for seq in draw(st.lists(st.sampled_from(order), max_size=3)):
+        order.insert(draw(st.integers(0, len(order))), seq)
+    lost = draw(st.sets(st.sampled_from(order), max_size=2))
+    return [seq for seq in order if seq not in lost]
+
+
+@many
+@given(muddled(), st.lists(st.integers(0, 200), max_size=60))
+def test_muddled_records_are_delivered_in_order_until_one_comes_again(order: list[int], sizes: list[int]) -> None:
+    session = Session()
+    delivered: list[int] = []
+    refused = False
+    for piece in cut(b"".join(numbered(seq) for seq in order), sizes):
+        try:
+            delivered += [envelope.seq for envelope in session.receive(piece)]
+        except ProtocolError:
+            refused = True
+            break
+    assert delivered == list(range(len(delivered)))
+    assert refused == (len(set(order)) < len(order))
+    if not refused:
+        assert len(delivered) == next(seq for seq in range(len(order) + 1) if seq not in order)
+
+
+@many
+@given(payloads, st.data())
+def test_bytes_that_come_twice_change_nothing_of_what_was_before_them(
+    contents: list[bytes], data: st.DataObject
+) -> None:
+    sender, session = Session(), Session()
+    records = [sender.envelope("stream", openiap_pb2.Stream(data=each)) for each in contents]
+    stream = b"".join(records)
+    start = data.draw(st.integers(0, len(stream) - 1))
+    end = data.draw(st.integers(start + 1, len(stream)))
+    whole = next(number for number in range(len(records) + 1) if len(b"".join(records[: number + 1])) > end or
+                 number == len(records))  # fmt: skip
+    received = []
+    for piece in cut(stream[:end] + stream[start:], data.draw(st.lists(st.integers(0, 300), max_size=20))):
+        try:
+            received += session.receive(piece)
+        except ProtocolError:
+            break
+    assert [envelope.seq for envelope in received] == list(range(len(received)))
+    intact = [openiap_pb2.Stream.FromString(envelope.data.value).data for envelope in received[:whole]]
+    assert intact == contents[: len(intact)]
 
 
 def test_a_seq_that_waits_for_an_earlier_one_is_refused_when_it_comes_again() -> None:
@@ -145,6 +202,35 @@ def test_a_record_of_just_the_limit_is_taken() -> None:
 def test_a_length_of_zero_is_skipped() -> None:
     nothing = struct.pack("<I", 0)
     assert [e.seq for e in Session().receive(nothing + numbered(0) + nothing + nothing + numbered(1))] == [0, 1]
+
+
+def test_a_record_in_very_many_pieces_comes_whole() -> None:
+    session, record = Session(), numbered(0, bytes(range(256)) * 20)
+    for at in range(len(record) - 1):
+        assert session.receive(record[at : at + 1]) == []
+    (envelope,) = session.receive(record[-1:])
+    assert openiap_pb2.Stream.FromString(envelope.data.value).data == bytes(range(256)) * 20
+
+
+@pytest.mark.parametrize("size", [0, 1, 70, 127, 128, 16_000, 16_384, 2_097_152])
+def test_a_record_is_what_the_library_would_have_made(size: int) -> None:
+    message = openiap_pb2.QueryResponse(results="x" * size)
+    expected = Envelope(command="queryreply", priority=2, seq=0, id="i", rid="r", jwt="j")
+    expected.data.Pack(message)
+    for given_ in (message, encoded(message)):
+        length, *rest = Session().frame("queryreply", given_, id="i", rid="r", jwt="j")
+        assert struct.unpack("<I", length) == (len(b"".join(rest)),)
+        assert Envelope.FromString(b"".join(rest)) == expected
+
+
+@many
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(0, 3), st.binary(max_size=5))
+def test_pieces_are_the_same_bytes_none_too_long(pieces: list[bytes], long_ones: int, end: bytes) -> None:
+    given_ = [*pieces, *[bytes(PIECE + 1)] * long_ones, end]
+    made = list(in_pieces(given_))
+    assert b"".join(made) == b"".join(given_)
+    assert all(len(piece) <= PIECE for piece in made)
+    assert len(made) <= 3 * long_ones + 2
 
 
 def test_too_many_envelopes_out_of_order_are_refused() -> None:
@@ -318,3 +404,35 @@ def test_one_odd_value_does_not_hide_a_document() -> None:
 def test_json_nested_beyond_all_limits_is_refused() -> None:
     with pytest.raises(ProtocolError):
         decode_json("[" * 100_000 + "]" * 100_000)
+
+
+async def test_a_client_takes_replies_however_they_are_cut_joined_and_ordered() -> None:
+    chance = random.Random(7)  # noqa: S311 - a test's
+    records: list[bytes] = []
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        reply = openiap_pb2.CountResponse(result=len(message.query))  # type: ignore[attr-defined]
+        records.append(peer.session.envelope("countreply", reply, rid=envelope.id))
+        if len(records) == 60:
+            chance.shuffle(records)
+            for piece in cut(b"".join(records), [chance.randrange(200) for _ in range(80)]):
+                await peer.send_bytes(piece)
+
+    async with odd_peer(behave) as url, odd_client(url, requests_per_s=None) as client:
+        await client.connected()
+        queries = [{"n": 10**number} for number in range(15)] * 4
+        counts = await asyncio.gather(*(client.count("c", query) for query in queries))
+        assert counts == [len(json.dumps(query, separators=(",", ":"))) for query in queries]
+
+
+async def test_a_client_gives_up_a_connection_on_which_a_record_comes_again() -> None:
+    async def behave(peer: Peer, envelope: Envelope, _message: Message) -> None:
+        record = peer.session.envelope("countreply", openiap_pb2.CountResponse(result=1), rid=envelope.id)
+        await peer.send_bytes(record)
+        await peer.send_bytes(record)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        await client.connected()
+        assert await client.count("c", {}) == 1
+        await until(lambda: "again" in str(client.last_error), "the connection is given up")
+        assert await client.count("c", {}) == 1  # on a new one
