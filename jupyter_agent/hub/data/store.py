@@ -81,8 +81,8 @@ class Documents:
     def find(self, collection: str, wanted: Filter, *, holding: str = "") -> Iterator[Document]:
         """The documents that match, in no certain order. Exhaust it before anything is written.
 
-        ``holding`` is a text that those that match hold as a value, somewhere: where there is no index, looking for that
-        first is quicker than taking every document apart.
+        ``holding`` is a text that those that match hold as a value, somewhere: without an index, looking for that first
+        is quicker than taking every document apart.
         """
         if (shape := self._shape(collection)) is None:
             return
