@@ -253,7 +253,10 @@ async def test_a_private_queue_goes_with_its_connection(client: Client, hub: Hub
         (pb.RegisterQueueRequest(queuename="OpenFlow"), "Access denied: openflow cannot be a queue's name"),
         (pb.RegisterQueueRequest(queuename="nul\0"), "cannot be a queue's name"),
         (pb.RegisterQueueRequest(queuename="unknown.0123"), "is a private queue"),
-        (pb.RegisterExchangeRequest(exchangename="x", algorithm="direct"), "AMQP exchange is not enabled on this OpenFl"),
+        (
+            pb.RegisterExchangeRequest(exchangename="x", algorithm="direct"),
+            "AMQP exchange is not enabled on this OpenFl",
+        ),
         (pb.RegisterExchangeRequest(exchangename="openflow"), "Access denied"),
         (pb.RegisterExchangeRequest(), "Access denied"),
     ],
