@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from jupyter_agent import processes
+from jupyter_agent.agent.endpoint import configured
+from jupyter_agent.errors import InvalidInput
 from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, running_agent, write_private
+from jupyter_agent.openflow.proto import openiap_pb2 as pb
+from jupyter_agent.openflow.protocol import Envelope
 from tests.agent_peers import Caller, connected, first_user, published
 from tests.conftest import end_all, start_agent, until
+from tests.openflow_peers import Peer, odd_peer
 
 
 @pytest.fixture
@@ -109,6 +115,58 @@ def test_renewed_credentials_count_without_a_restart(agent: AgentClient, home: H
         until(lambda: second.request("GET", "status")["hub"] is None, what="the configured one is used again")
     finally:
         end_all(other)
+
+
+def test_where_openflow_is_comes_from_the_environment_as_servers_set_it(home: Home) -> None:
+    both = {"jwt": "t", "grpcapiurl": "grpc://h:50051", "wsapiurl": "ws://h:3000/ws/v2"}
+    assert getattr(configured(home, {**both, "apiurl": "wss://a"}), "url", "") == "wss://a"
+    assert getattr(configured(home, both), "url", "") == "grpc://h:50051"
+    assert getattr(configured(home, {**both, "grpcapiurl": ""}), "url", "") == "ws://h:3000/ws/v2"
+    for wrong in ("ftp://h", "h:3000"):
+        with pytest.raises(InvalidInput, match="ws, wss, http, https or grpc"):
+            configured(home, {"apiurl": wrong, "jwt": "t"})
+
+
+class Refusing:
+    """An OpenFlow that takes the agent, and its queue when it is in the mood."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.peers: list[Peer] = []
+
+    async def __call__(self, peer: Peer, envelope: Envelope, message: Message) -> None:
+        if peer not in self.peers:
+            self.peers.append(peer)
+        command, reply = f"{envelope.command}reply", self.reply(message)
+        await peer.send("error" if isinstance(reply, pb.ErrorResponse) else command, reply, rid=envelope.id)
+
+    def reply(self, message: Message) -> Message:
+        if isinstance(message, pb.CustomCommandRequest):
+            return pb.CustomCommandResponse(result=json.dumps({"_id": "a", "slug": "deaf"}))
+        if isinstance(message, pb.RegisterQueueRequest) and not self.refuses:
+            return pb.RegisterQueueResponse(queuename=message.queuename)
+        return pb.WatchResponse(id="w") if isinstance(message, pb.WatchRequest) else pb.ErrorResponse(message="No")
+
+
+async def test_an_agent_that_is_connected_but_deaf_says_so_until_it_hears_again(home: Home) -> None:
+    openflow = Refusing()
+    async with odd_peer(openflow) as url:
+        home.prepare()
+        write_private(home.config_file, json.dumps({"apiurl": url, "jwt": "t"}))
+        agent = AgentClient(await asyncio.to_thread(ensure_agent, home, processes.spawn_detached))
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = agent.request("GET", "status")
+            return found
+
+        await soon(lambda: status()["connected"], "it is connected")
+        openflow.refuses = True
+        await openflow.peers[0].close()
+        await soon(lambda: "queue deafagent is not registered: No" in str(status()["error"]), "it says so")
+        assert (await asyncio.to_thread(status))["connected"] is False
+        openflow.refuses = False
+        await soon(lambda: status()["connected"] and status()["error"] is None, "it hears again")
+        await asyncio.to_thread(agent.request, "POST", "shutdown", {})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x", "started": [], "apiurl": 5}', '{"pid": 1}'])

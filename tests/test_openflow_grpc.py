@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
 from jupyter_agent.errors import AgentError, ConnectionLost, InvalidInput, Unavailable
+from jupyter_agent.home import Home, read_json
 from jupyter_agent.openflow.address import address
+from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from tests.certificates import SELF_SIGNED, authority, identity, key_and_certificate
-from tests.openflow_peers import Peer, Seen, odd_client, odd_grpc_peer, odd_peer, until
+from tests.openflow_peers import QUICKLY, Peer, Seen, odd_client, odd_grpc_peer, odd_peer, running_hub, until
 
 
 async def seven(peer: Peer, envelope: Envelope, message: Message) -> None:
@@ -151,6 +155,29 @@ def test_grpc_addresses_are_completed(given: str, meant: str, *, tls: bool) -> N
     assert (found.url, found.tls, found.grpc) == (meant, tls, True)
     with pytest.raises(InvalidInput):
         _ = found.api_url
+
+
+async def test_a_hub_is_used_over_grpc_and_found_again_after_it_was_killed(home: Home, tmp_path: Path) -> None:
+    with running_hub(home) as hub:
+        credentials = Credentials(jwt=hub.ready["jwt"])
+        options: dict[str, Any] = {"version": "1", "backoff": QUICKLY, "requests_per_s": None}
+        url = str((read_json(home.hub / "hub.json") or {})["grpcapiurl"])
+        async with Client(url, credentials, **options) as client:
+            seen = Seen()
+            assert (await client.connected()).username == hub.ready["username"]
+            stored = await client.insert_one("entities", {"name": "n", "text": "x" * (8 << 20)})
+            assert (await client.query("entities", {"_id": stored["_id"]}))[0]["text"] == stored["text"]
+            queue = await client.register_queue("q", seen)
+            (source := tmp_path / "f").write_bytes(os.urandom(5 << 20))
+            fileid = await client.upload(source)
+            (target := tmp_path / "there").mkdir()
+            assert (await client.download(fileid, target)).read_bytes() == source.read_bytes()
+            hub.kill()
+            await until(lambda: not client.is_connected)
+            hub.start()
+            await until(lambda: client.is_connected)
+            await client.queue_message(queue.name, {"n": 1})
+            await until(lambda: seen.data == [{"n": 1}])
 
 
 # Certificates

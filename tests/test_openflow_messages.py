@@ -7,7 +7,9 @@ import contextlib
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import jwt as pyjwt
@@ -17,13 +19,14 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, ProtocolError
+from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, ProtocolError, ServerRefused
 from jupyter_agent.openflow.client import Client, Credentials, Workitem, WorkitemFile, WorkitemQueue
 from jupyter_agent.openflow.commands import decode_in_pieces
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import REQUESTS, Envelope, reply_type
 from jupyter_agent.openflow.signin import expiry_warning
 from jupyter_agent.openflow.workitems import inflated, set_time, time_of
+from tests.hub_peers import hub_on_a_new_home
 from tests.openflow_peers import Peer, Seen, odd_client, odd_peer
 
 NOT_SENT = {
@@ -337,6 +340,48 @@ async def test_the_server_holds_on_to_what_an_exchange_sends() -> None:
         assert (sent.queuename, sent.exchangename, sent.routingkey) == ("", "e", "a.b")
         await queue.close()
         assert recorder.of("unregisterqueue").queuename == "private.1"
+
+
+async def test_items_go_through_a_hub(tmp_path: Path) -> None:
+    with hub_on_a_new_home() as hub:
+        async with hub.client() as client:
+            await client.connected()
+            after = await client.add_workitem_queue(WorkitemQueue("after"), skip_role=True)
+            queue = WorkitemQueue("work", maxretries=2, success_wiq="after", success_wiqid=after.id)
+            made = await client.add_workitem_queue(queue, skip_role=True)
+            changed = await client.update_workitem_queue(
+                replace(made, success_wiq="", success_wiqid="", retrydelay_s=0)
+            )
+            assert (changed.success_wiq, changed.success_wiqid) == ("after", after.id)
+            later = datetime.now(UTC) + timedelta(hours=1)
+            await client.push_workitems("work", [
+                Workitem(name="late", nextrun=later),
+                Workitem(name="second", priority=3),
+                Workitem(name="first", priority=1, payload={"n": 1}, files=(WorkitemFile("a.txt", content=b"A"),)),
+            ])  # fmt: skip
+            popped = await client.pop_workitem("work", include_files=True)
+            assert popped is not None
+            assert (popped.name, popped.payload, popped.state) == ("first", {"n": 1}, "processing")
+            assert [(file.name, file.content) for file in popped.files] == [("a.txt", b"A")]
+            again = await client.update_workitem(replace(popped, state="retry", errormessage="not yet"))
+            assert (again.state, again.retries) == ("new", 1)
+            popped = await client.pop_workitem("work")
+            assert popped is not None
+            await client.update_workitem(replace(popped, state="successful", payload={"n": 2}))
+            copy = await client.pop_workitem("after", include_files=True)
+            assert copy is not None
+            assert (copy.name, copy.payload, [file.content for file in copy.files]) == ("first", {"n": 2}, [b"A"])
+            second = await client.pop_workitem("work")
+            assert second is not None
+            assert second.name == "second"
+            assert await client.pop_workitem("work") is None
+            (late,) = await client.query("workitems", {"name": "late"})
+            assert abs(datetime.fromisoformat(late["nextrun"]) - later) < timedelta(seconds=1)
+            await client.delete_workitem(second.id)
+            with pytest.raises(ServerRefused):
+                await client.delete_workitem_queue("work")
+            await client.delete_workitem_queue("work", purge=True)
+            assert await client.count("workitems", {"wiq": "work"}) == 0
 
 
 # Replies of other shapes
