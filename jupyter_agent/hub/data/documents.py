@@ -11,7 +11,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -108,7 +107,7 @@ def parse_object(text: str, what: str, *, names: bool = False) -> dict[str, Any]
 
 def with_stored_names(value: Any, what: str) -> Any:
     """A value out of a query or an update as part of a document: names with dots get their stored form."""
-    return _taken(deepcopy(value), what, MAX_DEPTH, names=True)
+    return _taken(copied(value), what, MAX_DEPTH, names=True)
 
 
 def wire(value: Any) -> str:
@@ -136,6 +135,16 @@ def restored(text: str) -> dict[str, Any]:
     if '"$date"' in text:
         _unmark(document.items(), document)
     return document
+
+
+def copied(value: Any) -> Any:
+    """A copy that shares no object and no list; several times as quick as `copy.deepcopy`."""
+    if type(value) is dict:
+        return {name: copied(item) if type(item) in CONTAINERS else item for name, item in value.items()}
+    return [copied(item) if type(item) in CONTAINERS else item for item in value] if type(value) is list else value
+
+
+CONTAINERS = frozenset({dict, list})
 
 
 def kind(value: object) -> str:

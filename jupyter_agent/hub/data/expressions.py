@@ -127,7 +127,7 @@ def _size(operand: Any) -> Expression:
     def evaluate(document: Document) -> int:
         value = inner(document)
         if not isinstance(value, list):
-            what = "nothing is there" if value is MISSING else kind(value)
+            what = "a field that is missing" if value is MISSING else kind(value)
             raise InvalidInput(f"$size takes a list, not {what}: {{$ifNull: [..., []]}} gives a list in any case.")
         return len(value)
 

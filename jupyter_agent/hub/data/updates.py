@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.hub.data.documents import MAX_DEPTH, Date, kind, with_stored_names
+from jupyter_agent.hub.data.documents import MAX_DEPTH, Date, copied, kind, with_stored_names
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.results import rank
 
@@ -30,7 +29,7 @@ def updated(document: Document, update: Document, now: Date) -> Document:
 
     Raises `InvalidInput` where a field is not of the type that its operator needs.
     """
-    result = deepcopy(document)
+    result: Document = copied(document)
     for operator, fields in update.items():
         for path, operand in fields.items():
             OPERATORS[operator](result, path, operand, now)
