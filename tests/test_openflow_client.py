@@ -182,6 +182,19 @@ async def test_documents_are_stored_found_changed_and_deleted(client: Client) ->
     assert await client.count("entities", {"_type": "t"}) == 4
 
 
+async def test_who_comes_too_late_is_told_by_the_version(client: Client) -> None:
+    """A server compares no versions by itself: the query does."""
+    stored = await client.insert_one("entities", {"name": "shared", "_type": "v"})
+    changed = await client.update_one("entities", {**stored, "name": "by another"})
+    late = await client.update_document(
+        "entities", {"_id": stored["_id"], "_version": stored["_version"]}, {"$set": {"name": "too late"}}
+    )
+    assert (late.matched, late.modified) == (0, 0)
+    assert changed["_version"] == stored["_version"] + 1
+    assert (await client.query("entities", {"_id": stored["_id"]}))[0]["name"] == "by another"
+    assert (await client.get_document_version("entities", stored["_id"], stored["_version"]))["name"] == "shared"
+
+
 async def test_nothing_found_is_an_empty_list(client: Client) -> None:
     assert await client.query("entities", {"no": "such"}) == []
     assert await client.count("entities", {"no": "such"}) == 0

@@ -133,6 +133,13 @@ async def test_what_is_no_answer_is_a_typed_error(status: int, text: str, kind: 
     assert len(site.requests) == 1  # and nothing followed a redirect
 
 
+async def test_a_request_that_exceeded_the_limit_is_made_again() -> None:
+    limit = envelope("error", pb.ErrorResponse(message="Rate limit exceeded consumedPoints: 31"))
+    answers = [limit, envelope("countreply", pb.CountResponse(result=3))]
+    async with web(lambda _: (200, answers.pop(0))) as site:
+        assert await rest(site.url).count("c", {}) == 3
+
+
 async def test_a_server_that_is_not_there_or_does_not_answer_is_told() -> None:
     async with web(lambda _: (200, "")) as site:
         pass

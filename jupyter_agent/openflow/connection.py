@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message  # noqa: TID251 - what envelopes carry
 
 from jupyter_agent.errors import ConnectionLost, InvalidInput, ProtocolError, ServerRefused, TimedOut, Unavailable
-from jupyter_agent.openflow.pace import Pace
+from jupyter_agent.openflow.pace import Pace, within_limits
 from jupyter_agent.openflow.proto import openiap_pb2
 from jupyter_agent.openflow.protocol import (
     MAX_RECORD,
@@ -42,9 +41,6 @@ OVERHEAD = 1 << 16
 
 TOGETHER = 64
 """Envelopes that leave in one go, at most."""
-
-RATE_LIMIT_PAUSES_S = (0.5, 1, 1, 1.5, 2, 3, 4, 5)
-"""Waits before a request is sent again that the server refused, unexecuted, by its limit for a second."""
 
 EVENTS = (openiap_pb2.RefreshToken, openiap_pb2.WatchEvent, openiap_pb2.QueueEvent)
 
@@ -190,7 +186,7 @@ class Connection:
                 self._post(command, payload, id=pending.id, jwt=jwt)
                 return await self._replied(pending, command, limit_s), pending.is_large
 
-        reply, is_large = await self._within_limits(attempt)
+        reply, is_large = await within_limits(attempt, self._pace)
         of_its_kind = answer(command, expected, reply)
         return await asyncio.to_thread(take, of_its_kind) if is_large else take(of_its_kind)
 
@@ -218,7 +214,7 @@ class Connection:
                 await self._sent("endstream", openiap_pb2.EndStream(), pending)
                 return await self._replied(pending, "upload", patience_s)
 
-        return answer("upload", openiap_pb2.UploadResponse, await self._within_limits(attempt))
+        return answer("upload", openiap_pb2.UploadResponse, await within_limits(attempt, self._pace))
 
     async def download(
         self, message: openiap_pb2.DownloadRequest, take: Callable[[bytes], Awaitable[None]], *, jwt: str = ""
@@ -236,21 +232,7 @@ class Connection:
                         if pending.heard_at == heard_at:
                             raise
 
-        return answer("download", openiap_pb2.DownloadResponse, await self._within_limits(attempt))
-
-    async def _within_limits(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make an attempt at a pace that the server allows, and again when it was too fast nevertheless."""
-        for pause_s in (*RATE_LIMIT_PAUSES_S, None):
-            if self._pace is not None:
-                await self._pace.turn()
-            try:
-                return await attempt()
-            except ServerRefused as error:
-                if not str(error).startswith("Rate limit exceeded"):
-                    raise
-            if pause_s is not None:
-                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - it spreads load
-        raise Unavailable("OpenFlow answers no more requests for now: its limit for a second stays exceeded.")
+        return answer("download", openiap_pb2.DownloadResponse, await within_limits(attempt, self._pace))
 
     @contextlib.contextmanager
     def _expecting(self, take: Callable[[bytes], Awaitable[None]] | None = None) -> Iterator[Pending]:

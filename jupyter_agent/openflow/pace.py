@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextvars import ContextVar
 from enum import IntEnum
+from typing import TypeVar
+
+from jupyter_agent.errors import ServerRefused, Unavailable
+
+T = TypeVar("T")
 
 WINDOW_S = 1.0
 BURST_S = 0.1
+
+PAUSES_S = (0.5, 1, 1, 1.5, 2, 3, 4, 5)
+"""Waits before a request is sent again that the server refused, unexecuted, by its limit for a second."""
 
 
 class Lane(IntEnum):
@@ -126,3 +135,21 @@ class Pace:
         line.popleft().set_result(None)
         while line and line[0].done():
             line.popleft()
+
+
+async def within_limits(attempt: Callable[[], Awaitable[T]], pace: Pace | None) -> T:
+    """Make an attempt at a pace that the server allows, and again when it was too fast nevertheless.
+
+    Raises `Unavailable` when that does not end.
+    """
+    for pause_s in (*PAUSES_S, None):
+        if pace is not None:
+            await pace.turn()
+        try:
+            return await attempt()
+        except ServerRefused as error:
+            if not str(error).startswith("Rate limit exceeded"):
+                raise
+        if pause_s is not None:
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - it spreads load
+    raise Unavailable("OpenFlow answers no more requests for now: its limit for a second stays exceeded.")

@@ -30,6 +30,7 @@ from jupyter_agent.errors import (
 )
 from jupyter_agent.openflow.address import Address, address
 from jupyter_agent.openflow.commands import Commands
+from jupyter_agent.openflow.pace import within_limits
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import MAX_RECORD, decode_json, encode_json, new_id
 from jupyter_agent.openflow.signin import Credentials
@@ -71,7 +72,11 @@ class Rest(Commands):
             headers={**HEADERS, "Authorization": f"Bearer {jwt or self._jwt}"},
             method="POST",
         )
-        return await asyncio.to_thread(lambda: reply_of(command, self._post(request, command), expected))
+
+        def post() -> M:
+            return reply_of(command, self._post(request, command), expected)
+
+        return await within_limits(lambda: asyncio.to_thread(post), None)
 
     def _post(self, request: urllib.request.Request, command: str) -> str:
         try:
