@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -72,17 +73,21 @@ def waiting(hub: Hub) -> int:
 # What waits
 
 
-async def test_what_waits_outlives_the_hub(home: Home) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_what_waits_outlives_the_hub(home: Home, number: signal.Signals) -> None:
     with running_hub(home) as hub:
         async with hub.client() as client:
             name = await queue_without_consumer(client)
-            for number in range(50):
-                await client.queue_message(name, {"n": number}, strip_token=True)
+            for each in range(50):
+                await client.queue_message(name, {"n": each}, strip_token=True)
+        hub.signal(number)
+        assert hub.process is not None
+        await asyncio.to_thread(hub.process.wait)
         hub.kill()
         hub.start()
         assert waiting(hub) == 50
         async with hub.client() as client:
-            assert await received(client, name) == [{"n": number} for number in range(50)]
+            assert await received(client, name) == [{"n": each} for each in range(50)]
             assert waiting(hub) == 0
             assert await received(client, name) == []
 
@@ -221,6 +226,29 @@ async def test_private_queues_are_named_by_kind(hub: Hub, kind: str, prefix: str
         assert again == "registerqueuereply"
         other, _ = await wire.ask("registerqueue", pb.RegisterQueueRequest(queuename=f"{prefix}.{new_id()}"))
         assert other == "error"
+
+
+ODD_NAMES = [
+    "\U0001f600 queue", "İSTANBUL", "ß", "a\tb", "a\nb", "$where", "a.b.c", "' OR 1=1 --", "%_", "__proto__", "null",
+    "0", "-1", "unknown", "é" * 200, "59f1f6e6f0a22200126638d8x", "\u202e", "agent", "openflow agent",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_any_name_is_a_name(client: Client, name: str) -> None:
+    seen = Seen()
+    queue = await client.register_queue(name, seen)
+    await client.queue_message(queue.name, 1)
+    await client.queue_message(name, 2)
+    await until(lambda: len(seen.events) == 2)
+    assert [(event.queue, event.data) for event in seen.events] == [(queue.name, 1), (queue.name, 2)]
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "nul\0", "openflow", " OpenFlow ", "unknown.x", "webapp." + "0" * 24])
+async def test_what_cannot_be_a_name_is_refused(client: Client, name: str) -> None:
+    for request in (pb.RegisterQueueRequest(queuename=name), pb.RegisterExchangeRequest(exchangename=name)):
+        with pytest.raises(ServerRefused, match=r"Access denied|cannot be a queue|AMQP exchange is not enabled"):
+            await ask(client, request)
 
 
 async def test_registering_again_makes_no_second_consumer(client: Client, hub: Hub) -> None:
