@@ -10,7 +10,7 @@ import logging
 
 import orjson
 
-from jupyter_agent.errors import InvalidInput
+from jupyter_agent.errors import AgentError
 from jupyter_agent.hub.callers import Document
 from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.filters import compile_filter
@@ -58,7 +58,7 @@ def _hinting(documents: Documents) -> list[tuple[str, Document]]:
     for queue in documents.find(QUEUES, ALL):
         try:
             name = queue_name(queue["amqpqueue"]) if isinstance(queue.get("amqpqueue"), str) else ""
-        except InvalidInput:
+        except AgentError:
             continue
         if name:
             found.append((name, queue))
