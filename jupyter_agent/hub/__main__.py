@@ -50,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; the exit code. Errors are one sentence on standard error."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    # What clients send must not fill the log; faults of ours come from tornado.application and our own loggers.
+    logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
     home = Home.find(options.home)
     try:
         home.prepare()
