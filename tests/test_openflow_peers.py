@@ -434,6 +434,7 @@ async def test_servers_of_another_kind_are_told_apart(answer: bytes | None) -> N
         ("wss://h/", "wss://h/ws/v2"),
         ("https://app.example.org", "wss://app.example.org/ws/v2"),
         (" http://h:1/ws/v2 ", "ws://h:1/ws/v2"),
+        ("https://h/api/v2", "wss://h/ws/v2"),
         ("ws://[::1]:80/other/", "ws://[::1]:80/other"),
     ],
 )

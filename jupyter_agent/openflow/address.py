@@ -11,6 +11,7 @@ from jupyter_agent.errors import InvalidInput
 
 WEBSOCKET = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 GRPC = ("grpc", "grpcs")
+API = "/api/v2"
 GRPC_PORT, GRPC_TLS_PORT = 50051, 443
 """A server's own port, and that of a hosted one, which is behind TLS."""
 
@@ -41,7 +42,7 @@ class Address:
         if self.grpc:
             raise InvalidInput(f"Single requests need the http or ws address of OpenFlow, not {self.url}.")
         parts = urlsplit(self.url)
-        return urlunsplit(("https" if self.tls else "http", parts.netloc, "/api/v2", "", ""))
+        return urlunsplit(("https" if self.tls else "http", parts.netloc, API, "", ""))
 
 
 def address(url: str) -> Address:
@@ -63,7 +64,8 @@ def address(url: str) -> Address:
     if parts.scheme in GRPC:
         return grpc_address(parts.scheme, host, port)
     scheme = WEBSOCKET[parts.scheme]
-    full = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or "/ws/v2", parts.query, ""))
+    path = parts.path.rstrip("/")
+    full = urlunsplit((scheme, parts.netloc, "/ws/v2" if path in ("", API) else path, parts.query, ""))
     return Address(full, host, port, tls=scheme == "wss")
 
 
