@@ -26,6 +26,7 @@ from jupyter_agent.openflow.protocol import (
     encode_json,
     encoded,
     in_pieces,
+    is_big,
     new_id,
     reply_type,
     request_type,
@@ -221,6 +222,22 @@ def test_a_record_is_what_the_library_would_have_made(size: int) -> None:
         length, *rest = Session().frame("queryreply", given_, id="i", rid="r", jwt="j")
         assert struct.unpack("<I", length) == (len(b"".join(rest)),)
         assert Envelope.FromString(b"".join(rest)) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (openiap_pb2.QueryResponse(results="x" * 1000), False),
+        (openiap_pb2.QueryResponse(results="x" * 2_000_000), True),
+        (openiap_pb2.Stream(data=bytes(256 << 10)), False),
+        (openiap_pb2.DistinctResponse(results=["a", "b"]), False),
+        (openiap_pb2.PopWorkitemResponse(workitem=openiap_pb2.Workitem(name="w")), False),
+        (openiap_pb2.PopWorkitemResponse(workitem={"files": [{"file": b"x"}]}), True),
+        (openiap_pb2.SigninResponse(config="x" * 2_000_000), True),
+    ],
+)
+def test_what_is_encoded_in_a_thread(message: Message, expected: bool) -> None:  # noqa: FBT001 - from the table
+    assert is_big(message) is expected
 
 
 @many

@@ -229,7 +229,10 @@ def encoded(message: Message) -> Encoded:
 
 
 def is_big(message: Message) -> bool:
-    """Whether a message is worth a thread when it is encoded."""
+    """Whether a message is worth a thread when it is encoded.
+
+    One that holds a list of messages (the files of a work item) is taken for big unseen: to look would be to copy.
+    """
     return any(_is_big(value) for _, value in message.ListFields())
 
 
@@ -238,7 +241,7 @@ def _is_big(value: object) -> bool:
         return len(value) > BIG
     if isinstance(value, Message):
         return is_big(value)
-    return isinstance(value, Sequence) and any(map(_is_big, value))
+    return isinstance(value, Sequence) and any(isinstance(each, Message) or _is_big(each) for each in value)
 
 
 def _data_field(data: Encoded) -> list[bytes]:
@@ -261,6 +264,8 @@ def _varint(number: int) -> bytes:
     """A number in protobuf's form: seven bits a byte, the lowest first, the eighth tells that more follow."""
     if number < 0x80:  # noqa: PLR2004 - seven bits
         return bytes((number,))
+    if number < 0x4000:  # noqa: PLR2004 - twice seven bits: most are
+        return bytes((number & 0x7F | 0x80, number >> 7))
     return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
 
 
