@@ -231,6 +231,18 @@ async def test_a_watch_sees_what_is_written_after_it_and_nothing_else(client: Cl
         assert [event.document["n"] for event in seen.events] == list(range(number + 1, 101))
 
 
+async def test_many_changes_at_once_are_all_told(client: Client, things: str) -> None:
+    seen = Seen()
+    await client.watch(things, ["$.[?(@.n < 1000000)]"], seen)
+    items = json.dumps([{"n": n} for n in range(5000)])
+    await ask(client, pb.InsertManyRequest(collectionname=things, items=items, skipresults=True))
+    await ask(client, pb.DeleteManyRequest(collectionname=things, query='{"n": {"$lt": 4000}}'))
+    await until(lambda: len(seen.events) == 9000)
+    assert [event.document["n"] for event in seen.events[:5000]] == list(range(5000))
+    assert sorted(event.document["n"] for event in seen.events[5000:]) == list(range(4000))
+    assert {event.operation for event in seen.events[5000:]} == {"delete"}
+
+
 async def test_nobody_is_told_of_what_they_may_not_read(client: Client, hub: Hub, things: str) -> None:
     async with user_of(hub, "ann") as ann, user_of(hub, "bob") as bob:
         assert ann.user is not None

@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 MAX_WATCHES = 1000
 """Of one connection."""
 
-MAX_BEHIND = 50_000
+MAX_BEHIND = 500_000
 MAX_BEHIND_BYTES = 256 << 20
 """News that may wait in a lane. A watcher that would miss one is disconnected: it reads anew when it is back."""
 
@@ -154,7 +154,8 @@ class Watches:
         self._users = users
         self._collections: dict[str, _Questions] = {}
         self._of: dict[Connection, dict[str, Watch]] = {}
-        self._changes: asyncio.Queue[tuple[int, Change]] = asyncio.Queue()
+        self._changes: asyncio.Queue[tuple[int, list[Change]]] = asyncio.Queue()
+        """What jobs changed, with the number of the first change."""
         self._last = 0
         """The number of the newest change."""
         self._quick, self._slow = _Lane(), _Lane()
@@ -212,31 +213,35 @@ class Watches:
                 del self._collections[question.collection]
 
     def _follow(self, changes: list[Change]) -> None:
-        for change in changes:
-            self._last += 1
-            if any(self._asked(change)) and not (change.operation == "delete" and not _has_history(change.collection)):
-                self._changes.put_nowait((self._last, change))
+        if any(change.collection in self._collections for change in changes):
+            self._changes.put_nowait((self._last + 1, changes))
+        self._last += len(changes)
 
-    def _asked(self, change: Change) -> Iterable[Question]:
+    def _asked(self, change: Change) -> tuple[Question, ...]:
         questions = self._collections.get(change.collection)
-        return questions.about(change.document.get("_type")) if questions is not None else ()
+        if questions is None or (change.operation == "delete" and not _has_history(change.collection)):
+            return ()
+        return tuple(questions.about(change.document.get("_type")))
 
     async def _prepare(self) -> None:
         """Turn changes into news, at the pace at which they are written."""
         loop = asyncio.get_running_loop()
         while True:
-            batch = [await self._changes.get()]
-            while not self._changes.empty() and len(batch) < BATCH:
-                batch.append(self._changes.get_nowait())
-            work = [(number, change, tuple(self._asked(change))) for number, change in batch]
-            try:
-                found = await loop.run_in_executor(self._thread, _news, work)
-            except Exception:  # one odd document must not silence all watches for ever
-                LOG.exception("watchers could not be told of %d changes", len(batch))
-                continue
-            for quick, slow in found:
-                self._put(self._quick, quick)
-                self._put(self._slow, slow)
+            first, changes = await self._changes.get()
+            numbered = list(enumerate(changes, first))
+            while not self._changes.empty() and len(numbered) < BATCH:
+                first, changes = self._changes.get_nowait()
+                numbered += enumerate(changes, first)
+            for start in range(0, len(numbered), BATCH):
+                work = [(number, change, self._asked(change)) for number, change in numbered[start : start + BATCH]]
+                try:
+                    found = await loop.run_in_executor(self._thread, _news, work)
+                except Exception:  # one odd document must not silence all watches for ever
+                    LOG.exception("watchers could not be told of %d changes", len(work))
+                    continue
+                for quick, slow in found:
+                    self._put(self._quick, quick)
+                    self._put(self._slow, slow)
 
     def _put(self, lane: _Lane, news: _News) -> None:
         if news.questions:
@@ -307,6 +312,8 @@ def _news(work: list[tuple[int, Change, tuple[Question, ...]]]) -> list[tuple[_N
     """In a thread: each change as news for the quick questions that it answers, and for all slow ones."""
     found = []
     for number, change, questions in work:
+        if not questions:
+            continue
         text = wire(change.document)
         guarded = _guarded(change)
         quick = _News(number, change.operation, change.collection, guarded, text,
