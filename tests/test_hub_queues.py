@@ -317,6 +317,15 @@ async def test_a_queue_cannot_be_taken_by_giving_a_document_its_name(ann: Client
     assert not await may_use(bob, name)
 
 
+async def test_the_queue_of_an_agent_is_not_that_of_a_later_one(ann: Client, bob: Client) -> None:
+    for first, later, shared in (("s{}", "s{}agent", "s{}agent"), ("t{}agent", "t{}", "t{}agent")):
+        suffix = new_id()
+        await document(ann, "agents", _type="agent", slug=first.format(suffix), name="first")
+        await document(bob, "agents", _type="agent", slug=later.format(suffix), name="later")
+        assert await may_use(ann, shared.format(suffix))
+        assert not await may_use(bob, shared.format(suffix))
+
+
 async def test_who_is_in_a_role_may_use_its_queue(client: Client, ann: Client, bob: Client) -> None:
     assert ann.user is not None
     role = await document(

@@ -4,7 +4,8 @@ It is the user or role with that id, else a document of type ``queue`` in ``mq``
 that slug (or the name without the suffix ``agent``). Whoever may read the owner may send to the queue and consume it.
 
 Anybody can write a document with any name into ``mq``. So of several the one counts that the queue was registered
-with, else the oldest; and against an agent only one whose maker may update the agent.
+with, else the oldest; and against an agent only one whose maker may update the agent. Of two agents, with the name and
+with the name without the suffix, the older one counts.
 """
 
 from __future__ import annotations
@@ -116,11 +117,10 @@ def _age(document: Document) -> tuple[int, str]:
 
 
 def _agent(documents: Documents, name: str) -> Document | None:
-    for slug in dict.fromkeys((name, name.removesuffix("agent"))):
-        agents = documents.find("agents", compile_filter({"_type": "agent", "slug": {"$eq": slug}}))
-        if (agent := next(agents, None)) is not None:
-            return agent
-    return None
+    slugs = {name, name.removesuffix("agent")}
+    found = [compile_filter({"_type": "agent", "slug": {"$eq": slug}}) for slug in slugs]
+    agents = [agent for wanted in found for agent in documents.find("agents", wanted)]
+    return min(agents, key=_age, default=None)
 
 
 def _may_speak_for(documents: Documents, queue: Document, agent: Document) -> bool:
