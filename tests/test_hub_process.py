@@ -30,6 +30,7 @@ from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from jupyter_agent.openflow.rights import ADMINS
+from tests.hub_http import bearer, send
 from tests.hub_peers import hub_on_a_new_home, line
 from tests.openflow_peers import Hub
 
@@ -550,8 +551,11 @@ async def test_with_a_rate_limit_so_many_requests_a_second_are_answered(
             for _ in range(3 * limit):
                 await wire.say("count", pb.CountRequest(collectionname="t"))
             answers = [await wire.hear() for _ in range(3 * limit)]
-    refused = [answer.message for command, answer in answers if command == "error"]
-    assert refused[0] == f"Rate limit exceeded consumedPoints: {limit + 1}"
+        refused = [answer.message for command, answer in answers if command == "error"]
+        assert refused[0] == f"Rate limit exceeded consumedPoints: {limit + 1}"
+        peer, token = Hub(path, ready), bearer(ready["jwt"])
+        asked = [send(peer, "POST", "/rest/v1/Count", {}, Authorization=token) for _ in range(3 * limit)]
+        assert next(each.sentence for each in asked if each.status == 429) == refused[0]
 
 
 def test_what_is_no_rate_limit_is_refused(path: Path) -> None:

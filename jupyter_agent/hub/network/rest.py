@@ -71,7 +71,7 @@ class Request(Route):
             return
         if kind != "application/json":
             self._refused = 415, "The request must be JSON: send it with Content-Type: application/json."
-        elif await self._is_known():
+        elif self._may_be_long and await self._is_known():
             self._limit = MAX_BODY
 
     def data_received(self, chunk: bytes) -> None:
@@ -117,6 +117,11 @@ class Request(Route):
         envelope = pb.Envelope(command=name, id=id or new_id(), jwt=jwt or self.token)
         connection = Connection(_Nowhere(), _never, remote=self.request.remote_ip or "")
         return await perform(self.front.services, connection, envelope, request)
+
+    @property
+    def _may_be_long(self) -> bool:
+        length = self.request.headers.get("Content-Length", "")
+        return not length.isdigit() or len(length) > 15 or int(length) > MAX_STRANGER  # noqa: PLR2004 - digits
 
     async def _is_known(self) -> bool:
         if not self.token:
