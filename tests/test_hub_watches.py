@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -326,3 +327,19 @@ async def test_nothing_is_left_of_who_has_gone(tmp_path: Path) -> None:
                 assert not services.queues._where
             finally:
                 ending.set()
+
+
+async def test_of_many_that_take_nothing_some_are_sent_away(hub: Hub, client: Client, things: str) -> None:
+    seen = Seen()
+    await client.watch(things, ["$.n"], seen)
+    await client.watch(things, ["$.a.n"], seen)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(12):
+            deaf = await stack.enter_async_context(line(hub.url, max_queue=1, close_timeout=0.1))
+            await deaf.sign_in(hub)
+            assert (await deaf.ask("watch", pb.WatchRequest(collectionname=things)))[0] == "watchreply"
+        for number in range(25):  # 50 MB for each, which is not too much for one
+            await client.insert_one(things, {"n": number, "text": "x" * 2_000_000})
+        await until(lambda: len(seen.events) == 25)
+        assert [event.document["n"] for event in seen.events] == list(range(25))
+        assert 1 < len(await client.custom_command("getclients")) < 10

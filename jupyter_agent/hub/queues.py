@@ -50,11 +50,11 @@ MAX_QUEUES = 1000
 
 MAX_NAME = 200
 MAX_BAD = 10_000
-ENOUGH_UNSENT = 8 << 20
+ENOUGH_UNSENT = 2 << 20
 """Bytes on their way to a consumer that is not given more: what is for it waits on disk."""
 
 BATCH = 100
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 2 << 20
 LOOK_AGAIN_S = 0.05
 RETRY_S = 1.0
 

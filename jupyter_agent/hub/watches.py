@@ -37,6 +37,10 @@ MAX_BEHIND = 500_000
 MAX_BEHIND_BYTES = 256 << 20
 """News that may wait in a lane. A watcher that would miss one is disconnected: it reads anew when it is back."""
 
+MAX_UNSENT = 256 << 20
+LOOK_EVERY = 32 << 20
+"""Bytes of events that may wait for all watchers together, and after how many it is looked. The slowest has to go."""
+
 TRY_AGAIN = 1013
 BATCH = 100
 """Changes that are prepared at once."""
@@ -156,7 +160,7 @@ class Watches:
         self._of: dict[Connection, dict[str, Watch]] = {}
         self._changes: asyncio.Queue[tuple[int, list[Change]]] = asyncio.Queue()
         """What jobs changed, with the number of the first change."""
-        self._last = 0
+        self._last = self._pushed = 0
         """The number of the newest change."""
         self._quick, self._slow = _Lane(), _Lane()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watches")
@@ -288,9 +292,24 @@ class Watches:
             event = WatchEvent(id=watch.id, operation=news.change, document=news.text)
             watch.connection.push("watchevent", event)
             sent, sent_bytes = sent + 1, sent_bytes + len(news.text)
+            self._relieve(len(news.text))
             if sent >= TURN or sent_bytes >= TURN_BYTES:
                 sent = sent_bytes = 0
                 await asyncio.sleep(0)
+
+    def _relieve(self, pushed: int) -> None:
+        """Send the slowest watchers away when too much waits for all of them together."""
+        self._pushed += pushed
+        if self._pushed < LOOK_EVERY:
+            return
+        self._pushed = 0
+        slowest = sorted((each for each in self._of if not each.is_closed), key=lambda each: each.unsent)
+        together = sum(each.unsent for each in slowest)
+        while together > MAX_UNSENT:
+            connection = slowest.pop()
+            together -= connection.unsent
+            LOG.warning("%r is closed: too many events wait for it and for others", connection)
+            connection.close(TRY_AGAIN, "too slow")
 
     async def _may_know(self, user: str, news: _News) -> bool:
         try:
