@@ -52,19 +52,28 @@ def some_documents(chance: random.Random) -> list[dict[str, Any]]:
     return [{"_id": f"d{number}", **body} for number, body in enumerate(bodies)]
 
 
-def some_operand(chance: random.Random, documents: list[dict[str, Any]]) -> Any:
-    if chance.random() < 0.4:
-        return chance.choice(SCALARS)
-    return chance.choice([*chance.choice(documents).values(), some_value(chance)])
+def leaves(value: Any) -> Iterator[Any]:
+    """A value and all that is in it."""
+    yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from leaves(item)
 
 
-def some_condition(chance: random.Random, documents: list[dict[str, Any]]) -> Any:
+def some_operand(chance: random.Random, documents: list[dict[str, Any]], path: str) -> Any:
+    """Mostly what is there, so that much matches."""
+    name, found = path.partition(".")[0], chance.choice(documents)
+    if name in found and chance.random() < 0.7:
+        return chance.choice(list(leaves(found[name])))
+    return chance.choice(SCALARS) if chance.random() < 0.8 else some_value(chance)
+
+
+def some_condition(chance: random.Random, documents: list[dict[str, Any]], path: str) -> Any:
     operator = chance.choice(
         ["", "", "$eq", "$gt", "$gte", "$lt", "$lte", "$ne", "$in", "$in", "$nin", "$not", "$exists", "$regex", "$type"]
     )
-    operand = some_operand(chance, documents)
+    operand = some_operand(chance, documents, path)
     if operator in ("$in", "$nin"):
-        return {operator: [some_operand(chance, documents) for _ in range(chance.randrange(4))]}
+        return {operator: [some_operand(chance, documents, path) for _ in range(chance.randrange(4))]}
     if operator == "$not":
         return {"$not": {chance.choice(["$eq", "$gt", "$lte"]): operand}}
     if operator in ("", "$exists", "$regex", "$type"):
@@ -77,8 +86,8 @@ def some_query(chance: random.Random, documents: list[dict[str, Any]], depth: in
     if depth and chance.random() < 0.3:
         operator = chance.choice(["$or", "$or", "$and", "$nor"])
         return {operator: [some_query(chance, documents, depth - 1) for _ in range(chance.randrange(1, 4))]}
-    paths = chance.sample(PATHS, chance.randrange(1, 4))
-    return {path: some_condition(chance, documents) for path in paths}
+    paths = chance.sample(PATHS, chance.choice([1, 1, 1, 2, 3]))
+    return {path: some_condition(chance, documents, path) for path in paths}
 
 
 def table(documents: list[dict[str, Any]]) -> sqlite3.Connection:
