@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent.errors import AgentError
+from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.home import Home
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.transfer.disk import scratch
@@ -609,14 +609,17 @@ async def test_what_an_openflow_refuses_is_told_one_by_one(exported: Path, tmp_p
 # Whatever is in it
 
 
-JSON = st.recursive(
+ODD = ("$", "\0", "____")
+"""What is in no name: it would be an operator, is refused, or stands for a dot."""
+
+NAMES = st.text(max_size=4).filter(lambda name: not any(odd in name for odd in ODD))
+SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8) | st.sampled_from(["2024-01-02T03:04:05.678Z", "0001-01-01T00:00:00.000Z", "a.b", "____"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=4).filter(lambda name: not name.startswith("$") and "\0" not in name), inner,
-                      max_size=3),
-    max_leaves=8,
+    | st.text(max_size=8) | st.sampled_from(["2024-01-02T03:04:05.678Z", "0001-01-01T00:00:00.000Z", "a.b", "____"])
 )  # fmt: skip
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+)
 
 
 def test_any_document_comes_back(budgets: dict[str, int]) -> None:
@@ -625,6 +628,9 @@ def test_any_document_comes_back(budgets: dict[str, int]) -> None:
         async def fill(values: list[Any]) -> None:
             async with hub.client() as client:
                 await client.connected()
+                for name in ("any", "any_hist"):
+                    with contextlib.suppress(ServerRefused):  # the first time there is none
+                        await client.drop_collection(name)
                 await client.insert_many("any", [{"value": value} for value in values])
                 for document in await client.query("any", {}, top=5, order_by={"_id": -1}):
                     await client.update_one("any", {**document, "value": 0})

@@ -32,7 +32,7 @@ SUITES = {
     "archive_examples": "test_packages.py",
     "queue_kills": "test_hub_queues.py::test_kill_9_amid_messages_delivers_each_once",
     "watch_paths": "test_hub_watches.py::test_a_compiled_path_means_what_the_path_means",
-    "transfer_examples": "test_hub_transfer.py",
+    "transfer_examples": "test_hub_transfer.py::test_any_document_comes_back",
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
 }
