@@ -287,6 +287,25 @@ async def cut_upload(wire: Line, cut: str) -> None:
         await wire.socket.send(wire.session.envelope("endstream", pb.EndStream(), rid=id)[:9])
 
 
+async def test_a_file_comes_in_parts_of_any_size_and_takes_little_memory(hub: Hub) -> None:
+    before = memory(hub)
+    async with line(hub.url) as wire, hub.client() as client:
+        await wire.sign_in(hub)
+        id = await wire.say("upload", pb.UploadRequest(filename="odd parts"))  # noqa: A001 - what OpenFlow calls it
+        await wire.say("beginstream", pb.BeginStream(), rid=id)
+        most = 0
+        for size in (0, 1, 30_000_000, 0, 30_000_000, 7, 30_000_000, *[0] * 3000, *[100_000] * 300):
+            await wire.say("stream", pb.Stream(data=bytes(size)), rid=id)
+            most = max(most, memory(hub) - before)
+        await wire.say("endstream", pb.EndStream(), rid=id)
+        command, reply = await wire.hear(rid=id)
+        assert command == "uploadreply"
+        (file,) = await client.query("fs.files", {"_id": reply.id})
+        assert file["length"] == 120_000_008
+        assert most < 200 * MIB  # a part, the record that it came in, and the message that held that
+        await client.delete_one("fs.files", reply.id)
+
+
 async def test_documents_of_20_mb_are_refused_and_those_that_fit_come_back(hub: Hub) -> None:
     async with hub.client(timeout_s=60) as client, a_decent_client(hub):
         with pytest.raises(ServerRefused, match=r"too big: at most 16 can be stored\."):

@@ -31,6 +31,10 @@ MAX_ANSWERS = 16
 """Of these, requests whose answers may be long: so many wait in memory for a client that does not read."""
 
 MAX_UPLOADS = 16
+MAX_PARTS = 2 << 20
+"""Bytes of a file that wait to be written; a client may send it in parts of any size."""
+
+PART_OVERHEAD = 1 << 10
 MAX_SENTENCE = 1000
 """Characters of an error: some repeat what the client sent."""
 
@@ -50,26 +54,45 @@ class Upload:
     """The parts of a file on their way in."""
 
     def __init__(self) -> None:
-        self._parts: asyncio.Queue[bytes | None] = asyncio.Queue(8)
+        self._parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._is_wanted = True
 
     async def put(self, part: bytes | None) -> None:
         """Hand on a part, ``None`` for the end; waits while earlier ones are being written."""
+        await self._room.wait()
         if self._is_wanted:
-            await self._parts.put(part)
+            self._parts.put_nowait(part)
+            self._count(_weight(part))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._until_the_end()
 
     async def _until_the_end(self) -> AsyncIterator[bytes]:
         while (part := await self._parts.get()) is not None:
+            self._count(-_weight(part))
             yield part
 
     def drop(self) -> None:
         """Let the rest of the parts go by."""
         self._is_wanted = False
+        self._room.set()
         while not self._parts.empty():
             self._parts.get_nowait()
+
+    def _count(self, size: int) -> None:
+        self._waiting += size
+        if self._waiting < MAX_PARTS or not self._is_wanted:
+            self._room.set()
+        else:
+            self._room.clear()
+
+
+def _weight(part: bytes | None) -> int:
+    """What a part takes while it waits; an empty one takes something, too."""
+    return len(part or b"") + PART_OVERHEAD
 
 
 Perform = Callable[["Connection", Envelope, Message], Awaitable[Message]]
