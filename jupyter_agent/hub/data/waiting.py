@@ -47,8 +47,10 @@ def create(connection: sqlite3.Connection) -> None:
     )
     connection.execute("CREATE INDEX queues_claimed ON queues (claimed_by)")
     connection.execute(
-        "CREATE TABLE waiting (n INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, data TEXT NOT NULL,"
-        " expires INTEGER NOT NULL, returned TEXT NOT NULL, reply_to TEXT NOT NULL, correlation TEXT NOT NULL)"
+        # The short ones first: what stands behind long texts is slow to reach.
+        "CREATE TABLE waiting (n INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, expires INTEGER NOT NULL,"
+        " size INTEGER NOT NULL, reply_to TEXT NOT NULL, correlation TEXT NOT NULL, data TEXT NOT NULL,"
+        " returned TEXT NOT NULL)"
     )
     connection.execute("CREATE INDEX waiting_in ON waiting (queue)")
 
@@ -88,7 +90,8 @@ def empty(connection: sqlite3.Connection, queue: str) -> None:
 def keep(connection: sqlite3.Connection, message: Message, number: int | None = None) -> Entry:
     """Let a message wait; with ``number`` in the place that it had before."""
     done = connection.execute(
-        "INSERT INTO waiting (n, queue, data, expires, returned, reply_to, correlation) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO waiting (n, queue, data, expires, returned, reply_to, correlation, size)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             number,
             message.queue,
@@ -97,6 +100,7 @@ def keep(connection: sqlite3.Connection, message: Message, number: int | None = 
             message.returned,
             message.reply_to,
             message.correlation_id,
+            message.size,
         ),
     )
     return Entry(int(done.lastrowid or 0), message.queue, message.expires_ms, message.size)
@@ -118,5 +122,5 @@ def take(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[tuple[i
 def entries(connection: sqlite3.Connection) -> list[Entry]:
     """All that waits, in the order in which it came; what waits in a queue that is gone is dropped."""
     connection.execute("DELETE FROM waiting WHERE queue NOT IN (SELECT name FROM queues)")
-    rows = connection.execute("SELECT n, queue, expires, length(data) + length(returned) FROM waiting ORDER BY n")
+    rows = connection.execute("SELECT n, queue, expires, size FROM waiting ORDER BY n")
     return [Entry(*row) for row in rows]
