@@ -77,7 +77,7 @@ class Database:
     and ``Unavailable`` where the file cannot be opened.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[Migration], *, readers: int = 2) -> None:
+    def __init__(self, path: Path, migrations: Sequence[Migration], *, readers: int = 4) -> None:
         self.path = path
         self._migrations = migrations
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
