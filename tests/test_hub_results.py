@@ -6,6 +6,7 @@ import pytest
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import Date
+from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.results import distinct, order_of, page, projection_of
 
 VALUES: list[Any] = [Date(5), True, [3, 9], "b", 2.5, None, {"x": 1}, "a", 1, [], False, "é", [[1]]]
@@ -98,6 +99,8 @@ DOCUMENT = {"_id": "1", "a": {"b": 1, "c": 2}, "d": [{"e": 1, "f": 2}, 3], "g": 
         ({"d.e": 0, "a": 0, "g": 0}, {"_id": "1", "d": [{"f": 2}, 3]}),
         ({"_id": 0}, {"a": {"b": 1, "c": 2}, "d": [{"e": 1, "f": 2}, 3], "g": 4}),
         ({"nothing": 1}, {"_id": "1"}),
+        ({"a": {"b": 1}}, {"_id": "1", "a": {"b": 1}}),
+        ({"g": 5, "_id": 0.0}, {"g": 4}),
     ],
 )
 def test_projections(projection: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -110,3 +113,22 @@ def test_projections(projection: dict[str, Any], expected: dict[str, Any]) -> No
 def test_what_is_no_projection_is_refused(projection: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="projection"):
         projection_of(projection)
+
+
+def test_a_page_of_big_documents_is_bounded() -> None:
+    documents = [{"n": number, "v": "x" * (1 << 20)} for number in range(150)]
+    assert [each["n"] for each in page(documents, order_of({"n": -1}), 0, 3)] == [149, 148, 147]
+    with pytest.raises(InvalidInput, match="More than 128 MiB would have to be sorted"):
+        page(documents, order_of({"n": -1}), 0, 100_000)
+
+
+def test_paths_are_bounded() -> None:
+    long = "a." * 600 + "b"
+    for use in (
+        lambda: order_of({long: 1}),
+        lambda: projection_of({long: 1}),
+        lambda: distinct([], long),
+        lambda: compile_filter({long: 1}),
+    ):
+        with pytest.raises(InvalidInput, match="A path can have 1000 characters, not 1201"):
+            use()

@@ -18,7 +18,7 @@ from jupyter_agent.hub.data.documents import kind
 from jupyter_agent.hub.data.expressions import MISSING, Document, compile_path
 from jupyter_agent.hub.data.filters import Filter, compared, compile_filter
 from jupyter_agent.hub.data.groups import compile_group
-from jupyter_agent.hub.data.results import Order, order_of, rank, sort_key, values_at
+from jupyter_agent.hub.data.results import MAX_BEST, Order, order_of, rank, sort_key, values_at
 from jupyter_agent.hub.data.shapes import MAX_WEIGHT, Shape, add_fields, project, put, unset, weigh
 
 MAX_STAGES = 100
@@ -139,10 +139,6 @@ def _sort(value: Any, top: int | None = None) -> Stage:
             yield from sorted(run.holding(documents), key=key)
 
     return sort
-
-
-MAX_BEST = 1000
-"""Of a stream, this many best can be kept while it passes by."""
 
 
 def _skip(value: Any) -> Stage:

@@ -15,6 +15,9 @@ from jupyter_agent.hub.data.documents import DOT, kind, with_stored_names
 Document = dict[str, Any]
 Expression = Callable[[Document], Any]
 
+MAX_PATH = 1000
+"""Characters of a path."""
+
 MISSING: Any = object()
 """The value of what is not there."""
 
@@ -39,6 +42,8 @@ def compile_path(path: object, what: str) -> list[str]:
     """The names in a path. Raises `InvalidInput` for what is none; ``what`` says where it stands."""
     if not isinstance(path, str):
         raise InvalidInput(f"{what} takes a path as a text, not {kind(path)}.")
+    if len(path) > MAX_PATH:
+        raise InvalidInput(f"A path can have {MAX_PATH} characters, not {len(path)}.")
     names = path.split(".")
     if "" in names or any(name.startswith("$") or "\0" in name for name in names):
         raise InvalidInput(f"{what} cannot name {path!r}: a path is names with dots between them.")

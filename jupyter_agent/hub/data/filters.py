@@ -23,6 +23,7 @@ import re2
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data import sql
 from jupyter_agent.hub.data.documents import Date, kind, parse_object
+from jupyter_agent.hub.data.expressions import MAX_PATH
 from jupyter_agent.hub.data.results import rank
 
 MAX_PATTERN = 1000
@@ -253,6 +254,8 @@ def _query(query: object) -> dict[str, Any]:
         elif name.startswith("$"):
             if name != "$comment":
                 raise _not_offered(name)
+        elif len(name) > MAX_PATH:
+            raise InvalidInput(f"A path can have {MAX_PATH} characters, not {len(name)}.")
         else:
             rewritten[name] = _condition(value)
     return rewritten

@@ -10,13 +10,19 @@ from typing import Any
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.documents import Date, kind
-from jupyter_agent.hub.data.expressions import compile_path
+from jupyter_agent.hub.data.expressions import MAX_PATH, compile_path
 from jupyter_agent.hub.data.shapes import Shape as Projection
 from jupyter_agent.hub.data.shapes import projection_of, weigh
 
 __all__ = ["Order", "Projection", "distinct", "order_of", "page", "projection_of", "rank", "sort_key", "values_at"]
 
 ASCENDING, DESCENDING = 1, -1
+MAX_BEST = 1000
+"""Documents that are held without counting their bytes."""
+
+MAX_SORTED = 128 << 20
+"""Bytes, about, of the documents that are held while others are looked at."""
+
 MAX_DISTINCT = 16 << 20
 """Bytes, about, of what `distinct` finds, as in MongoDB."""
 
@@ -54,16 +60,36 @@ def order_of(value: object) -> Order:
     if not isinstance(value, dict):
         raise InvalidInput(f"An order is a field's name or an object of names and 1 or -1, not {kind(value)}.")
     for name, direction in value.items():
+        if len(name) > MAX_PATH:
+            raise InvalidInput(f"A path can have {MAX_PATH} characters, not {len(name)}.")
         if direction not in (ASCENDING, DESCENDING) or isinstance(direction, bool):
             raise InvalidInput(f"The order of {name!r} must be 1 or -1.")
     return tuple((name, int(direction)) for name, direction in value.items())
 
 
 def page(documents: Iterable[dict[str, Any]], order: Order, skip: int, top: int) -> list[dict[str, Any]]:
-    """``top`` documents after the first ``skip``, in that order; without one as they come, and no more is read."""
+    """``top`` documents after the first ``skip``, in that order; without one as they come, and no more is read.
+
+    Raises `InvalidInput` when more than `MAX_SORTED` has to be held for that.
+    """
     if not order:
         return list(islice(documents, skip, skip + top))
-    return heapq.nsmallest(skip + top, documents, key=sort_key(order))[skip:]
+    count = skip + top
+    best = documents if count <= MAX_BEST else _weighed(documents, count)
+    return heapq.nsmallest(count, best, key=sort_key(order))[skip:]
+
+
+def _weighed(documents: Iterable[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """Pass documents on, of which so many are held. Raises `InvalidInput` when they are too much."""
+    held = 0
+    for number, document in enumerate(documents):
+        if number < count:
+            held += weigh(document)
+            if held > MAX_SORTED:
+                raise InvalidInput(
+                    f"More than {MAX_SORTED >> 20} MiB would have to be sorted: ask for fewer documents with top."
+                )
+        yield document
 
 
 def sort_key(order: Order) -> Callable[[dict[str, Any]], Any]:

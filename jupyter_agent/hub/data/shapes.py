@@ -29,10 +29,10 @@ Tree = dict[str, Any]
 def projection_of(value: Mapping[str, Any]) -> Shape:
     """A projection out of what the client sent: an object of paths and 1 or 0, all the same but for ``_id``.
 
-    Raises `InvalidInput`.
+    As in MongoDB any number but 0 is a 1. Raises `InvalidInput`.
     """
-    for path, choice in value.items():
-        if not isinstance(choice, int | float) or choice not in (0, 1):
+    for path, choice in _leaves(dict(value), "The projection"):
+        if not isinstance(choice, int | float):
             raise InvalidInput(f"The projection of {path!r} must be 1 or 0.")
     return _chosen(dict(value), "The projection") if value else _same
 
