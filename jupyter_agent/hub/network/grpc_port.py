@@ -42,8 +42,8 @@ class GrpcPort:
 
     @property
     def open(self) -> int:
-        """How many sockets there are."""
-        return len(self._carried)
+        """How many sockets there are: each client takes both ends of the Unix socket, too."""
+        return 3 * len(self._carried)
 
     async def listen(self, port: int) -> None:
         """Take a port, 0 for any. Raises `Conflict` when it is taken."""
