@@ -94,7 +94,9 @@ class Link:
     def _deaf(self) -> AgentError | None:
         """Why the agent does not hear what it should, although it is connected."""
         unregistered = self._client.unregistered if self._client else ()
-        return Unavailable(f"{' '.join(unregistered)} It is tried again.") if unregistered else None
+        if not unregistered:
+            return None
+        return Unavailable(f"OpenFlow does not let the agent listen: {'; '.join(unregistered)}. It is tried again.")
 
     @property
     def warning(self) -> str | None:

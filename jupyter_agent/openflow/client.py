@@ -178,11 +178,13 @@ class Client(Commands):
 
     @property
     def unregistered(self) -> tuple[str, ...]:
-        """What the server refused to register again after a reconnection, a sentence each; it is tried until it works.
+        """What the server refused to register again after a reconnection, and why; it is tried until it works.
 
         As long as there is any, the client is connected but hears less than it should.
         """
-        return tuple(f"{kept.title} is not registered: {kept.refused}" for kept in self._subscriptions.refused)
+        return tuple(
+            f"{kept.title} is not registered ({str(kept.refused).rstrip('.')})" for kept in self._subscriptions.refused
+        )
 
     @property
     def warning(self) -> str | None:
