@@ -68,6 +68,7 @@ class Link:
         self._registered = False
         self._watched = False
         self._own_user = ""
+        self._slug: str | None = None
         self._own_change = asyncio.Event()
         self._anew = asyncio.Event()
         self.endpoint: Endpoint | None = None
@@ -115,9 +116,8 @@ class Link:
 
     @property
     def slug(self) -> str | None:
-        """The slug of the agent's document."""
-        slug = self.document.get("slug")
-        return slug if isinstance(slug, str) else None
+        """The slug of the agent's document, once its queue is listened on: before, a message to it would be lost."""
+        return self._slug
 
     async def client(self, timeout_s: float = 20) -> Client:
         """The connected client. Raises the reason when there is none within the time."""
@@ -242,6 +242,7 @@ class Link:
             await asyncio.to_thread(self._identity.remember, endpoint.url, str(document["_id"]))
         self.document = document
         await self._listen(client, f"{document['slug']}agent")
+        self._slug = str(document["slug"])
         self._registered, self._error = True, None
         self._tell()
         self._on_ready()
