@@ -17,6 +17,7 @@ from jupyter_agent.errors import (
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import (
     Client,
+    KeepAlive,
     Queue,
     QueueEvent,
     WatchEvent,
@@ -216,3 +217,24 @@ async def test_a_watch_sees_what_its_paths_find(client: Client) -> None:
     await client.insert_one("agents", {"name": "yes", "_type": "package"})
     await until(lambda: seen.events)
     assert [event.document["name"] for event in seen.events] == ["yes"]
+
+
+async def test_looking_whether_messages_come_through_disturbs_nothing(
+    steady: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, changes = Seen(), Seen()
+    async with steady.client(keep_alive=KeepAlive(queue_s=0.02)) as client:
+        await client.connected()
+        queue = await client.register_queue("looked-at", seen)
+        private = await client.register_queue("", seen)
+        names = queue.name, private.name
+        await client.watch("agents", [], changes)
+        for i in range(200):
+            await client.queue_message(names[i % 2], i, strip_token=True)
+        await until(lambda: len(seen.events) == 200)
+        answers = client._calls._queue
+        assert answers is not None
+        assert (queue.name, private.name) == names
+    assert sorted(seen.data) == list(range(200))
+    assert changes.events == []
+    assert "registered again" not in caplog.text

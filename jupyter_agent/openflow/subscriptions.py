@@ -400,6 +400,9 @@ class Subscriptions:
             await subscription.register(connection)
             if subscription in self._kept:
                 self._routes.add(subscription.key, subscription.backlog)
+            else:  # it was closed in the meantime
+                with contextlib.suppress(AgentError):
+                    await subscription.unregister(connection)
         subscription.refused = None
 
     async def _close(self, subscription: Subscription[Any]) -> None:
