@@ -68,7 +68,23 @@ def list_at_index(document: Document, path: str, operator: str, operand: Any) ->
     )
 
 
-FILTERS = (list_at_index, null_range, all_null, index_and_null, empty_list_in, remainder, gathered, types_in_lists)
+def lists_in_elements(document: Document, path: str, operator: str, operand: Any) -> bool:
+    """$elemMatch looks into the lists in a list; MongoDB compares them as they are, or takes them for objects."""
+    lists = [value for value in reached(document, path.split(".")) if isinstance(value, list)]
+    return operator == "$elemMatch" and any(isinstance(item, list) for value in lists for item in value)
+
+
+FILTERS = (
+    list_at_index,
+    lists_in_elements,
+    null_range,
+    all_null,
+    index_and_null,
+    empty_list_in,
+    remainder,
+    gathered,
+    types_in_lists,
+)
 
 
 # -- Updates: quirk(document, operator, operand by path, what we did, what mingo did)

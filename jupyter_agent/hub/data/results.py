@@ -97,7 +97,7 @@ def sort_key(order: Order) -> Callable[[dict[str, Any]], Any]:
     paths = [(path.split("."), direction) for path, direction in order]
 
     def key(document: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(_field_key(_ranks_at(document, path, 0), direction) for path, direction in paths)
+        return tuple(_field_key(document, path, direction) for path, direction in paths)
 
     return key
 
@@ -134,9 +134,19 @@ class _Reversed:
         return hash(self.rank)
 
 
-def _field_key(ranks: Iterable[Rank], direction: int) -> Any:
+def _field_key(document: dict[str, Any], path: list[str], direction: int) -> Any:
     """Of several values the lowest counts, or the highest when the order is descending."""
-    return min(ranks) if direction == ASCENDING else _Reversed(max(ranks))
+    value: Any = document
+    for name in path:
+        if type(value) is list:
+            break
+        value = value.get(name) if type(value) is dict else None
+    if type(value) is list:
+        ranks = _ranks_at(document, path, 0)
+        best = min(ranks) if direction == ASCENDING else max(ranks)
+    else:
+        best = rank(value)
+    return best if direction == ASCENDING else _Reversed(best)
 
 
 def _ranks_at(value: Any, path: list[str], index: int) -> Iterator[Rank]:
