@@ -12,17 +12,23 @@ import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.hub.data.documents import new_id
-from jupyter_agent.openflow.client import Client
+from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS, FILESTORE_USERS, USERS
-from tests.hub_peers import Line, ask, hub_on_a_new_home, line, user_of
+from tests.hub_peers import Line, ask, hub_on_a_new_home, line
 from tests.openflow_peers import Hub, names_in, until
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with hub_on_a_new_home() as running:
+        for name in ("ann", "bob"):
+            running.add_user(name, f"password of {name}")
         yield running
+
+
+def signed_in(hub: Hub, name: str) -> Client:
+    return hub.client(Credentials(username=name, password=f"password of {name}"))
 
 
 @pytest.fixture
@@ -243,7 +249,7 @@ async def test_a_file_of_a_work_item_stays_as_long_as_the_item_needs_it(client: 
 
 
 async def test_files_are_open_to_filestore_users_of_whom_there_are_none(hub: Hub, tmp_path: Path) -> None:
-    async with user_of(hub, "ann") as ann, user_of(hub, "bob") as bob, hub.client() as admin:
+    async with signed_in(hub, "ann") as ann, signed_in(hub, "bob") as bob, hub.client() as admin:
         open_to_all = await ann.upload(write(tmp_path / "x", b"content"))
         assert await bob.query("files", {"_id": open_to_all}) == []
         await admin.connected()
@@ -255,11 +261,10 @@ async def test_files_are_open_to_filestore_users_of_whom_there_are_none(hub: Hub
 
 
 async def test_rights_given_at_upload_count_besides(hub: Hub, tmp_path: Path) -> None:
-    async with user_of(hub, "ann") as ann, user_of(hub, "bob") as bob:
-        assert bob.user is not None
-        acl = [{"_id": bob.user.id, "name": "bob", "rights": 2}]
+    async with signed_in(hub, "ann") as ann, signed_in(hub, "bob") as bob:
+        acl = [{"_id": (reader := (await bob.connected()).id), "name": "bob", "rights": 2}]
         made = await ann.upload(write(tmp_path / "x", b"content"), metadata={"_acl": acl})
         (document,) = await bob.query("files", {"_id": made})
-        assert {entry["_id"] for entry in document["metadata"]["_acl"]} > {bob.user.id, FILESTORE_ADMINS}
+        assert {entry["_id"] for entry in document["metadata"]["_acl"]} > {reader, FILESTORE_ADMINS}
         with pytest.raises(ServerRefused, match="you may not update"):
             await bob.update_one("files", {**document, "filename": "y"})

@@ -358,6 +358,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no part": (lambda folder: (folder / part_name(folder, "users")).unlink(), "is missing"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
     "a manifest of something": (lambda folder: manifest(folder, format="x"), "no export of a hub"),
+    "a manifest of no version": (lambda folder: manifest(folder, version="1"), "does not say its version"),
     "a manifest of tomorrow": (lambda folder: manifest(folder, version=2), "newer version of jupyter_agent"),
     "a manifest that is no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "manifest is not JSON"),
     "a manifest without parts": (lambda folder: manifest(folder, parts=[]), "does not name contents.jsonl"),
@@ -494,6 +495,7 @@ def test_what_cannot_be_done_is_said(exported: Path, tmp_path: Path) -> None:
     home = exported / "home"
     assert "is there already" in refused(home, "export", exported / "all")
     assert "There is no folder" in refused(home, "export", tmp_path / "no" / "such.tar.gz")
+    assert "neither an archive in .tar.gz nor" in refused(home, "export", tmp_path / "x.zip")
     assert "nothing to export" in refused(tmp_path / "nobody", "export", tmp_path / "x.tar.gz")
     assert "There is no" in refused(home, "import", tmp_path / "nothing.tar.gz")
     assert "give its --openflow URL" in refused(home, "import", "--username", "x", exported / "all")

@@ -33,6 +33,9 @@ from jupyter_agent.hub.transfer.disk import (
 from jupyter_agent.hub.transfer.layout import CONTENTS, FILES, MANIFEST, PASSWORDS, Manifest, Part
 
 ARCHIVES = (".tar.gz", ".tgz")
+OTHER_FORMS = frozenset({".tar", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".json", ".jsonl"})
+"""Whoever ends a name so expects no folder."""
+
 ATTEMPTS = 5
 TELL = 1000
 
@@ -54,6 +57,10 @@ def export(hub: Path, target: Path, *, passwords: bool, say: Say) -> Manifest:
     """
     if not (hub / "hub.db").exists():
         raise NotFound(f"There is nothing to export: no hub has run in {hub.parent} so far.")
+    if not is_archive(target) and target.suffix.lower() in OTHER_FORMS:
+        raise InvalidInput(
+            f"{target.name} is neither an archive in .tar.gz nor a folder's name: other forms there are none."
+        )
     if target.exists() or target.is_symlink():
         raise Conflict(f"{target} is there already: name a file or folder that is not.")
     if not target.parent.is_dir():

@@ -84,7 +84,10 @@ def manifest_of(data: bytes) -> Manifest:
         raise broken("its manifest is not JSON") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InvalidInput("This is no export of a hub: its manifest says something else.")
-    if not isinstance(version := found.get("version"), int) or version > VERSION:
+    version = found.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise broken("its manifest does not say its version")
+    if version > VERSION:
         raise NewerVersion(
             f"This export was written by a newer version of jupyter_agent (format {version}, this one knows {VERSION}):"
             " upgrade jupyter_agent."
