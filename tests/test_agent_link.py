@@ -162,7 +162,8 @@ async def test_an_agent_that_is_connected_but_deaf_says_so_until_it_hears_again(
         await soon(lambda: status()["connected"], "it is connected")
         openflow.refuses = True
         await openflow.peers[0].close()
-        await soon(lambda: "queue deafagent is not registered (No). It is tried again." in str(status()["error"]), "it says so")
+        said = "queue deafagent is not registered (No). It is tried again."
+        await soon(lambda: said in str(status()["error"]), "it says so")
         assert (await asyncio.to_thread(status))["connected"] is False
         openflow.refuses = False
         await soon(lambda: status()["connected"] and status()["error"] is None, "it hears again")

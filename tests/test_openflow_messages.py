@@ -415,7 +415,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=5), max_size=30), st.integers(0, 200))
 def test_documents_that_are_read_some_at_a_time_are_the_same(found: list[dict[str, Any]], size: int) -> None:
     text = orjson.dumps(found).decode()
