@@ -35,12 +35,13 @@ class Agent:
 
     home: Path
     hub: Hub
+    given: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.home.mkdir(exist_ok=True)
         ours = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
-        environment = {**ours, "HOME": str(self.home), "apiurl": self.hub.url, "jwt": self.hub.ready["jwt"]}
+        environment = {**ours, "HOME": str(self.home), "jwt": self.hub.ready["jwt"], **self.given}
         with (self.home / "log").open("ab") as log:
             program = MODULES / "@openiap" / "nodeagent" / "dist" / "agent.js"
             command = ["node", str(program)]
@@ -75,8 +76,9 @@ async def client(hub: Hub) -> AsyncIterator[Client]:
 
 
 @contextlib.contextmanager
-def official_agent(hub: Hub, folder: Path) -> Iterator[Agent]:
-    agent = Agent(folder / "agent", hub)
+def official_agent(hub: Hub, folder: Path, **given: str) -> Iterator[Agent]:
+    """``given`` is its environment; without any it connects by WebSocket."""
+    agent = Agent(folder / "agent", hub, given or {"apiurl": hub.url})
     agent.start()
     try:
         yield agent
@@ -157,3 +159,14 @@ async def check_document(client: Client, agent: Agent, document: dict[str, Any])
     await until(lambda: agent.log.count("watch registered") == 2)
     known = await registered(client, agent)
     assert (known["_id"], known["schedules"]) == (document["_id"], SCHEDULES)
+
+
+async def test_the_official_agent_of_a_container_comes_by_grpc(hub: Hub, client: Client, tmp_path: Path) -> None:
+    address = json.loads((hub.home / "hub" / "hub.json").read_text())["grpcapiurl"]
+    agentid = "5f33c29d8fe78504bd25ffff"
+    package = published_by_hand(hub, tmp_path)
+    with official_agent(hub, tmp_path, grpcapiurl=address, agentid=agentid) as agent:
+        document = await registered(client, agent)
+        assert (document["_id"], document.get("daemon")) == (agentid, None)
+        told = run_script("agent", hub, tmp_path, queue=document["slug"], packages={"byHand": package})
+        assert "hello from 1.0.0" in told["byHand"]
