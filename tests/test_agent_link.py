@@ -20,6 +20,7 @@ from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, runni
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from tests.agent_peers import Caller, connected, first_user, published
+from tests.certificates import authority, identity
 from tests.conftest import end_all, start_agent, until
 from tests.openflow_peers import Peer, odd_peer
 
@@ -167,6 +168,21 @@ async def test_an_agent_that_is_connected_but_deaf_says_so_until_it_hears_again(
         assert (await asyncio.to_thread(status))["connected"] is False
         openflow.refuses = False
         await soon(lambda: status()["connected"] and status()["error"] is None, "it hears again")
+        await asyncio.to_thread(agent.request, "POST", "shutdown", {})
+
+
+async def test_an_own_authority_is_trusted_by_setting(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (configuration := tmp_path / "jupyter").mkdir()
+    (configuration / "jupyter_agent_config.py").write_text(f"c.Agent.ca_file = {str(authority(tmp_path))!r}\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(configuration))
+    async with odd_peer(Refusing(), identity(tmp_path, "good")) as url:
+        home.prepare()
+        over_tls = url.replace("ws://127.0.0.1", "wss://localhost")
+        write_private(home.config_file, json.dumps({"apiurl": over_tls, "jwt": "t"}))
+        agent = AgentClient(await asyncio.to_thread(ensure_agent, home, processes.spawn_detached))
+        await soon(lambda: agent.request("GET", "status")["connected"], "it is connected")
         await asyncio.to_thread(agent.request, "POST", "shutdown", {})
 
 
