@@ -39,8 +39,8 @@ def index_and_null(document: Document, path: str, operator: str, operand: Any) -
 
 
 def empty_list_in(document: Document, path: str, operator: str, operand: Any) -> bool:
-    """$in and $nin do not find a list among lists of values when it is empty."""
-    return operator in ("$in", "$nin") and [] in operand and [] in reached(document, path.split("."))
+    """$in, $nin and $all do not find a list among lists of values when it is empty."""
+    return operator in ("$in", "$nin", "$all") and [] in operand and [] in reached(document, path.split("."))
 
 
 def remainder(document: Document, path: str, operator: str, operand: Any) -> bool:
