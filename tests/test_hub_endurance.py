@@ -325,6 +325,18 @@ async def test_documents_of_20_mb_are_refused_and_those_that_fit_come_back(hub: 
         await client.delete_many("big", {})
 
 
+async def test_big_documents_leave_no_memory_behind() -> None:
+    with hub_on_a_new_home() as hub:
+        async with hub.client(timeout_s=PATIENCE_S) as client:
+            for number in range(5):
+                text = {"text": "x" * 14_000_000}
+                many = {"many": [{"n": number, "name": f"name {n}"} for n in range(200_000)]}
+                made = await client.insert_one("big", many if number % 2 else text)
+                assert len(await client.query("big", {"_id": made["_id"]})) == 1
+                await client.delete_one("big", made["_id"])
+            assert memory(hub) < 200 * MIB
+
+
 async def test_who_never_reads_holds_up_nobody_and_takes_little(hub: Hub) -> None:
     async with hub.client() as client, a_decent_client(hub):
         await client.insert_one("long", {"_id": "l", "text": "x" * 2_000_000})

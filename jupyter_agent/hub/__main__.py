@@ -26,7 +26,7 @@ import psutil
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import Home, Lock, read_json, write_private
-from jupyter_agent.hub import accounts
+from jupyter_agent.hub import accounts, memory
 from jupyter_agent.hub.network import descriptors, rates
 from jupyter_agent.hub.network.server import CAPACITY, Server
 from jupyter_agent.hub.transfer import commands as transfer
@@ -116,6 +116,7 @@ async def serve(home: Home, options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     if options.rate_limit < 0:
         raise InvalidInput("A rate limit is a number of requests a second, or 0 for none.")
+    memory.give_back_early()
     capacity = descriptors.room(descriptors.raise_limit(), CAPACITY)
     sweep(home.hub)
     async with Server(home.hub, rate=options.rate_limit, capacity=capacity) as server:
