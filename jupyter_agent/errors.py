@@ -12,6 +12,7 @@ what is wrong and what to do, fit to be shown to a user as it is.
     ├── NewerVersion          a file on disk was written by a newer version of jupyter_agent
     ├── Unavailable           something that is needed cannot be reached now; later it may work
     │   ├── ConnectionLost    the connection ended before the answer came; it is not known whether it was done
+    │   │   └── TransferLost  the same in the middle of a file; it says how to go on
     │   └── TimedOut          no answer within the time allowed; it is not known whether it was done
     ├── ProtocolError         the other side broke the wire protocol; the connection is closed
     ├── ServerRefused         OpenFlow answered a request with an error (its own sentence)
@@ -19,6 +20,8 @@ what is wrong and what to do, fit to be shown to a user as it is.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class AgentError(Exception):
@@ -55,6 +58,20 @@ class Unavailable(AgentError):
 
 class ConnectionLost(Unavailable):
     """The connection ended before the answer came; it is not known whether the request was done."""
+
+
+class TransferLost(ConnectionLost):
+    """The connection ended in the middle of a file. Do the same again to go on, with ``resume`` or ``upload_id``.
+
+    An upload may have been stored all the same: with its ``upload_id`` it is found. A download that was to be resumed
+    is kept at ``partial``; ``done`` bytes of it had arrived.
+    """
+
+    def __init__(self, message: str, *, upload_id: str = "", partial: Path | None = None, done: int = 0) -> None:
+        super().__init__(message)
+        self.upload_id = upload_id
+        self.partial = partial
+        self.done = done
 
 
 class TimedOut(Unavailable):

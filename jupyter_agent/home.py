@@ -34,6 +34,7 @@ NO_AGENT: dict[str, Any] = {
     "slug": None,
     "queue": None,
     "error": None,
+    "warning": None,
     "runs": {"active": 0, "queued": 0},
 }
 """The status while no agent runs, as every face gives it."""

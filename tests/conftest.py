@@ -55,7 +55,7 @@ def until(condition: Callable[[], Any], *, deadline_s: float = DEADLINE_S, what:
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A new home, on a short path (a socket's path is limited); whatever runs on it is ended afterwards."""
-    for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+    for name in ("apiurl", "grpcapiurl", "wsapiurl", "jwt", "agentid"):
         monkeypatch.delenv(name, raising=False)
     made = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
     monkeypatch.setenv("JUPYTER_AGENT_HOME", str(made.path))

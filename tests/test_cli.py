@@ -39,7 +39,7 @@ def shared() -> Iterator[Home]:
     """A home with a running agent, for all tests that leave it running."""
     made = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+        for name in ("apiurl", "grpcapiurl", "wsapiurl", "jwt", "agentid"):
             environment.delenv(name, raising=False)
         start_agent(made)
         yield made

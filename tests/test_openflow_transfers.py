@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from jupyter_agent.errors import Conflict, ConnectionLost, Failed
+from jupyter_agent.errors import Conflict, ConnectionLost, Failed, TransferLost
 from jupyter_agent.home import Home
-from jupyter_agent.openflow.client import Client, TransferLost, new_id
+from jupyter_agent.openflow.client import Client, new_id
 from jupyter_agent.openflow.files import Arrival
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import CHUNK, Envelope

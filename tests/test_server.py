@@ -155,7 +155,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jupyter, 
     """A Jupyter server and its home for all tests of a class that leave both as they are."""
     home = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+        for name in ("apiurl", "grpcapiurl", "wsapiurl", "jwt", "agentid"):
             environment.delenv(name, raising=False)
         with servers(home, tmp_path_factory.mktemp("shared")) as start:
             yield start(), home

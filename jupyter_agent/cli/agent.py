@@ -66,6 +66,10 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
     embedded = f" (the embedded hub, pid {hub['pid']})" if hub else ""
     yield "OpenFlow", f"{openflow.get('url') or 'not known yet'}{embedded}"
     yield "Connected", f"as {openflow.get('user')}" if found["connected"] else f"no: {found['error'] or 'not yet'}"
+    if found["connected"] and found["error"]:
+        yield "Trouble", found["error"]
+    if found["warning"]:
+        yield "Warning", found["warning"]
     yield "Name", found["slug"]
     yield "Queue", found["queue"]
     yield "Runs", f"{runs['active']} under way, {runs['queued']} waiting"

@@ -37,7 +37,7 @@ from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import decode_json, encode_json, new_id
 from jupyter_agent.openflow.signin import Credentials, Role, SignIn, User, expiry_warning, user_of
 from jupyter_agent.openflow.subscriptions import Queue, QueueEvent, Subscriptions, Watch, WatchEvent
-from jupyter_agent.openflow.transfers import Label, Progress, TransferLost, Transfers
+from jupyter_agent.openflow.transfers import Label, Progress, Transfers
 from jupyter_agent.openflow.transport import CLOSE_S, open_transport
 from jupyter_agent.openflow.workitems import Workitem, WorkitemFile, WorkitemQueue
 
@@ -50,7 +50,6 @@ __all__ = [
     "Queue",
     "QueueEvent",
     "Role",
-    "TransferLost",
     "UpdateResult",
     "User",
     "Watch",

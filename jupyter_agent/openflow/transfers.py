@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_agent.errors import AgentError, ConnectionLost, Failed, ProtocolError, ServerRefused
+from jupyter_agent.errors import AgentError, ConnectionLost, Failed, ProtocolError, ServerRefused, TransferLost
 from jupyter_agent.openflow import files
 from jupyter_agent.openflow.commands import Commands
 from jupyter_agent.openflow.connection import Connection
@@ -27,20 +27,6 @@ STORED_PER_S = 1 << 20
 """Bytes; the slowest that a server may be in storing an upload that it has received."""
 
 Progress = Callable[[int, int | None], None]
-
-
-class TransferLost(ConnectionLost):
-    """The connection ended in the middle of a file. Do the same again to go on, with ``resume`` or ``upload_id``.
-
-    An upload may have been stored all the same: with its ``upload_id`` it is found. A download that was to be resumed
-    is kept at ``partial``; ``done`` bytes of it had arrived.
-    """
-
-    def __init__(self, message: str, *, upload_id: str = "", partial: Path | None = None, done: int = 0) -> None:
-        super().__init__(message)
-        self.upload_id = upload_id
-        self.partial = partial
-        self.done = done
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ export interface IStatus {
   readonly connected: boolean;
   readonly slug: string | null;
   readonly queue: string | null;
+  /** Why the agent is not connected, or hears nothing although it is. */
   readonly error: string | null;
+  /** What will need attention soon, such as a token that ends. */
+  readonly warning: string | null;
   readonly runs: { readonly active: number; readonly queued: number };
 }
 

@@ -188,9 +188,12 @@ export function connectionWords(
       sentence: status.error ?? words.__('The agent is connecting to OpenFlow.')
     };
   }
+  if (status.error) {
+    return { tone: 'bad', word: words.__('Hears nothing'), sentence: status.error };
+  }
   return {
     tone: 'good',
     word: words.__('Connected'),
-    sentence: status.openflow?.embedded ? words.__('Embedded hub') : words.__('OpenFlow')
+    sentence: status.warning ?? (status.openflow?.embedded ? words.__('Embedded hub') : words.__('OpenFlow'))
   };
 }

@@ -28,6 +28,7 @@ function run(id: string, state: RunState, more: Partial<IRun> = {}): IRun {
     results: {},
     artifacts: [],
     error: null,
+    warning: null,
     peak_memory: null,
     cpu_s: null,
     output_size: 0,
@@ -68,6 +69,7 @@ class World implements IAgentAPI {
       slug: null,
       queue: null,
       error: null,
+      warning: null,
       runs: { active: this.count('preparing', 'running'), queued: this.count('queued') }
     });
     return this.answer('status', make);

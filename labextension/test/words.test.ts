@@ -19,6 +19,7 @@ const STATUS: IStatus = {
   slug: 'anna',
   queue: 'annaagent',
   error: null,
+  warning: null,
   runs: { active: 0, queued: 0 }
 };
 
@@ -88,9 +89,12 @@ void describe('words', () => {
     assert.equal(say({ ...STATUS, connected: false }), 'Connecting');
     assert.equal(say({ ...STATUS, connected: false, error: 'Refused.' }), 'Not connected');
     assert.equal(say(STATUS), 'Connected');
+    assert.equal(say({ ...STATUS, error: 'The queue was refused.' }), 'Hears nothing');
     assert.equal(connectionWords('unreachable', false, STATUS, words).word, 'No connection');
     assert.equal(connectionWords('missing', false, null, words).tone, 'bad');
     assert.equal(connectionWords('answering', false, STATUS, words).sentence, 'OpenFlow');
+    const ending = { ...STATUS, warning: 'The token ends in 3 days.' };
+    assert.equal(connectionWords('answering', false, ending, words).sentence, ending.warning);
   });
 });
 

@@ -141,7 +141,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One JupyterLab with one agent, for the journeys that leave both as they are."""
     home = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("apiurl", "wsapiurl", "jwt", "agentid"):
+        for name in ("apiurl", "grpcapiurl", "wsapiurl", "jwt", "agentid"):
             patch.delenv(name, raising=False)
         patch.setenv("JUPYTER_AGENT_HOME", str(home.path))
         server = Lab(home, tmp_path_factory.mktemp("shared") / "lab", USER_X_Y, free_port())
