@@ -28,7 +28,6 @@ function run(id: string, state: RunState, more: Partial<IRun> = {}): IRun {
     results: {},
     artifacts: [],
     error: null,
-    warning: null,
     peak_memory: null,
     cpu_s: null,
     output_size: 0,
