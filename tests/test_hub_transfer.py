@@ -276,15 +276,20 @@ def test_an_import_that_is_killed_changes_nothing(exported: Path, tmp_path: Path
     before = state_of(home)
     change(folder, "agents", lambda _: None)
     program = [sys.executable, "-m", "jupyter_agent.hub", "import", "--home", str(home), "--skip", str(folder)]
-    for wait_for in (0, 1 << 19):
+    found = []
+    for wait_for in (0, 1 << 19):  # before it has begun, and among its writes: or, where that is quick, at its end
         process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wal = home / "hub" / "hub.db-wal"
         while process.poll() is None and (not wal.exists() or wal.stat().st_size < wait_for):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert state_of(home) == before
-    assert answer(home, "import", "--skip", folder)["inserted"]["things"] >= 9_000
+        found.append(state_of(home))
+    taken_in(home, folder, "skip")
+    whole = state_of(home)
+    assert len(whole[part_name(folder, "things")].splitlines()) == len(many)  # one has the number of another
+    assert found[0] == before
+    assert found[1] in (before, whole)
 
 
 def part_name(folder: Path, collection: str) -> str:
