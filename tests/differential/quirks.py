@@ -74,7 +74,15 @@ def lists_in_elements(document: Document, path: str, operator: str, operand: Any
     return operator == "$elemMatch" and any(isinstance(item, list) for value in lists for item in value)
 
 
+def scalars_as_objects(document: Document, path: str, operator: str, operand: Any) -> bool:
+    """$elemMatch with fields takes what is no object for an object without fields."""
+    lists = [value for value in reached(document, path.split(".")) if isinstance(value, list)]
+    is_of_fields = operator == "$elemMatch" and not next(iter(operand), "").startswith("$")
+    return is_of_fields and any(not isinstance(item, dict) for value in lists for item in value)
+
+
 FILTERS = (
+    scalars_as_objects,
     list_at_index,
     lists_in_elements,
     null_range,
