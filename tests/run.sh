@@ -12,13 +12,13 @@ say "Python packages"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ".[test]"
 export PATH="$PWD/$venv/bin:$PATH"
 
-say "Browser"
+say "Browser, official clients, a second opinion on queries"
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium) \
     >/dev/null 2>&1 || true  # what is missing is told below
 fi
 command -v chromium || { echo "The browser tests need Chromium: install Debian's package chromium." >&2; exit 1; }
-(cd tests/ui && npm ci --silent --no-audit --no-fund)
+for folder in ui interop differential; do (cd "tests/$folder" && npm ci --silent --no-audit --no-fund); done
 
 say "Lint, types, layers"
 ruff check .
