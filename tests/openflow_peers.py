@@ -96,9 +96,11 @@ def running_hub(home: Home) -> Iterator[Hub]:
     home.prepare()
     hub = Hub(home.path)
     hub.start()
-    yield hub
-    hub.signal(signal.SIGCONT)
-    hub.kill()
+    try:
+        yield hub
+    finally:
+        hub.signal(signal.SIGCONT)
+        hub.kill()
 
 
 def names_in(folder: Path) -> list[str]:
