@@ -81,7 +81,13 @@ def scalars_as_objects(document: Document, path: str, operator: str, operand: An
     return is_of_fields and any(not isinstance(item, dict) for value in lists for item in value)
 
 
+def paths_into_nested_lists(document: Document, path: str, operator: str, operand: Any) -> bool:
+    """A path goes on in the lists of a list; MongoDB's goes on in its objects only."""
+    return any(isinstance(item, list) for values, _ in lists_on(document, path.split(".")) for item in values)
+
+
 FILTERS = (
+    paths_into_nested_lists,
     scalars_as_objects,
     list_at_index,
     lists_in_elements,
