@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyter_agent.errors import ServerRefused
+from jupyter_agent.hub import commands
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
@@ -181,6 +185,11 @@ async def test_documents_are_deleted_by_id_ids_and_query(client: Client, things:
         (pb.QueryRequest(collectionname="t", skip=-1), "cannot be negative"),
         (pb.QueryRequest(collectionname="t", queryas="x"), "item x not found in users or Access Denied"),
         (pb.QueryRequest(collectionname="t", explain=True), "explain is not offered"),
+        (
+            pb.QueryRequest(collectionname="t", orderby=json.dumps({f"a{number}": 1 for number in range(33)})),
+            "An order can have 32 fields, not 33",
+        ),
+        (pb.DeleteManyRequest(collectionname="t", ids=["x"] * 100_001), "100001 ids are too many for one command"),
         (pb.QueryRequest(), "The collectionname is missing"),
         (pb.QueryRequest(collectionname="a\0b"), "is not the name of a collection"),
         (pb.QueryRequest(collectionname="$cmd"), "is not the name of a collection"),
@@ -225,3 +234,28 @@ async def test_bad_input_is_refused_in_a_sentence_and_the_connection_goes_on(
 
 async def test_an_unknown_custom_command_has_an_empty_result(client: Client, things: str) -> None:
     assert (await ask(client, pb.CustomCommandRequest(command="there is no such"))).result == ""
+
+
+READS_TEXT = {"parse", "parse_object", "compile_text", "compile_filter", "compile_pipeline", "_filter", "_order"}
+
+
+def calls_in(node: ast.AST) -> Iterator[ast.Call]:
+    """The calls that a function makes itself, not those in functions that it hands on."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(child, ast.Call):
+            yield child
+        yield from calls_in(child)
+
+
+@pytest.mark.parametrize("path", sorted(Path(commands.__path__[0]).glob("*.py")), ids=lambda path: path.stem)
+def test_no_command_reads_a_clients_text_on_the_event_loop(path: Path) -> None:
+    """A text may have 160 MiB: nobody else would be heard for seconds."""
+    functions = [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.AsyncFunctionDef)]
+    calls = [(each.name, call) for each in functions for call in calls_in(each)]
+    assert [
+        f"{name}: {ast.unparse(call)}"
+        for name, call in calls
+        if isinstance(call.func, ast.Name) and call.func.id in READS_TEXT
+    ] == []

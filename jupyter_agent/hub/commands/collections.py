@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Document
-from jupyter_agent.hub.commands.call import Call, Command
+from jupyter_agent.hub.commands.call import Call, Command, off_loop
 from jupyter_agent.hub.data.documents import parse, parse_object, wire
 from jupyter_agent.hub.data.indexes import ID, Index, index_of
 from jupyter_agent.hub.data.store import Documents
@@ -52,8 +52,13 @@ async def drop_collection(call: Call, request: pb.DropCollectionRequest) -> pb.D
 async def create_index(call: Call, request: pb.CreateIndexRequest) -> pb.CreateIndexResponse:
     """Make an index; its name."""
     name = _changeable(call, request.collectionname)
-    keys = parse(request.index, "index") if request.index.strip() else {}
-    index = index_of(keys, parse_object(request.options, "options"), request.name)
+    text, options = request.index, request.options
+
+    def prepared() -> Index:
+        keys = parse(text, "index") if text.strip() else {}
+        return index_of(keys, parse_object(options, "options"), request.name)
+
+    index = await off_loop(text + options, prepared)
     await call.services.store.write(lambda documents: documents.make_index(name, index))
     return pb.CreateIndexResponse(result=index.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, NotFoun
 from jupyter_agent.hub import agents
 from jupyter_agent.hub.callers import Caller
 from jupyter_agent.hub.commands import refused
-from jupyter_agent.hub.commands.call import Call, Command
+from jupyter_agent.hub.commands.call import Call, Command, off_loop
 from jupyter_agent.hub.commands.messaging import token_user
 from jupyter_agent.hub.data.documents import Date, parse_object, wire
 from jupyter_agent.hub.data.store import Documents
@@ -34,16 +35,17 @@ async def custom_command(call: Call, request: pb.CustomCommandRequest) -> pb.Cus
 
 async def register_agent(call: Call, request: pb.CustomCommandRequest) -> str:
     """The agent's document; with a long token of the user it is to run as, where that is another one."""
-    data = parse_object(request.data, "data", names=True)
+    text = request.data
+    data = await off_loop(text, lambda: parse_object(text, "data", names=True))
     agent = await call.services.store.write(lambda documents: agents.register(documents, call.caller, request.id, data))
     user = agents.runs_as_another(call.caller, agent)
     if user is None:
-        return wire(agent)
+        return await asyncio.to_thread(wire, agent)
     try:
         await call.services.users.caller(user)
     except SignInFailed:  # gone or disabled: the agent stays who it is
-        return wire(agent)
-    return wire({**agent, "jwt": call.services.users.token(user, long=True)})
+        return await asyncio.to_thread(wire, agent)
+    return await asyncio.to_thread(wire, {**agent, "jwt": call.services.users.token(user, long=True)})
 
 
 async def get_clients(call: Call, _request: pb.CustomCommandRequest) -> str:

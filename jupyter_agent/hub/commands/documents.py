@@ -17,18 +17,21 @@ from jupyter_agent.openflow.proto import openiap_pb2 as pb
 DELETED_AT_ONCE = 1000
 """Documents; about a tenth of a second."""
 
+MAX_IDS = 100_000
+"""Ids in one command that deletes."""
+
 
 async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
     """Find documents."""
     name = collection_name(request.collectionname)
     _refuse_extras(request)
 
-    text, shown_text = request.query, request.projection
+    text, order_text, shown_text = request.query, request.orderby, request.projection
 
     def prepared() -> tuple[Filter, Order, Document]:
-        return _filter(text), _order(request.orderby), parse_object(shown_text, "projection")
+        return _filter(text), _order(order_text), parse_object(shown_text, "projection")
 
-    wanted, order, projection = await off_loop(text + shown_text, prepared)
+    wanted, order, projection = await off_loop(text + order_text + shown_text, prepared)
     shown = projection_of(projection)
 
     def job(collection: Collection) -> str:
@@ -60,7 +63,7 @@ async def distinct(call: Call, request: pb.DistinctRequest) -> pb.DistinctRespon
     """Find the different values of a field."""
     name = collection_name(request.collectionname)
     _refuse_extras(request)
-    if parse_object(request.options, "options"):
+    if request.options.strip() not in ("", "{}"):
         raise InvalidInput("The options of distinct are not offered by this hub.")
     wanted = await off_loop(request.query, lambda: _filter(request.query))
     field, queryas = request.field, request.queryas
@@ -158,7 +161,10 @@ async def delete_many(call: Call, request: pb.DeleteManyRequest) -> pb.DeleteMan
     name = collection_name(request.collectionname)
     if not request.ids and not request.query.strip():
         raise InvalidInput("deletemany needs a query or ids; the query {} means all.")
-    wanted = ALL if request.ids else _filter(request.query)
+    if len(request.ids) > MAX_IDS:
+        raise InvalidInput(f"{len(request.ids)} ids are too many for one command: send up to {MAX_IDS} at a time.")
+    query = request.query
+    wanted = ALL if request.ids else await off_loop(query, lambda: _filter(query))
     ids = list(request.ids) or await call.read(name, lambda collection: collection.deletable(wanted))
     deleted = 0
     for begin in range(0, len(ids), DELETED_AT_ONCE):

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub import files
 from jupyter_agent.hub.callers import Document
-from jupyter_agent.hub.commands.call import Call, Command
+from jupyter_agent.hub.commands.call import Call, Command, off_loop
 from jupyter_agent.hub.data.documents import new_id, parse_object
 from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
@@ -20,7 +20,8 @@ async def upload(call: Call, request: pb.UploadRequest) -> pb.UploadResponse:
     _check_bucket(request.collectionname)
     if not request.filename or len(request.filename) > MAX_FILENAME or "\0" in request.filename:
         raise InvalidInput(f"A file needs a filename of at most {MAX_FILENAME} characters.")
-    metadata = parse_object(request.metadata, "metadata", names=True)
+    text = request.metadata
+    metadata = await off_loop(text, lambda: parse_object(text, "metadata", names=True))
     id, store = new_id(), call.services.store  # noqa: A001 - what OpenFlow calls it
     content = await call.services.files.keep(id, call.connection.upload(call.id))
     item = {

@@ -17,6 +17,9 @@ from jupyter_agent.hub.data.shapes import projection_of, weigh
 __all__ = ["Order", "Projection", "distinct", "order_of", "page", "projection_of", "rank", "sort_key", "values_at"]
 
 ASCENDING, DESCENDING = 1, -1
+MAX_ORDER = 32
+"""Fields of an order, as in MongoDB."""
+
 MAX_BEST = 1000
 """Documents that are held without counting their bytes."""
 
@@ -59,6 +62,8 @@ def order_of(value: object) -> Order:
         return ((value, ASCENDING),) if value else ()
     if not isinstance(value, dict):
         raise InvalidInput(f"An order is a field's name or an object of names and 1 or -1, not {kind(value)}.")
+    if len(value) > MAX_ORDER:
+        raise InvalidInput(f"An order can have {MAX_ORDER} fields, not {len(value)}.")
     for name, direction in value.items():
         if len(name) > MAX_PATH:
             raise InvalidInput(f"A path can have {MAX_PATH} characters, not {len(name)}.")
