@@ -5,6 +5,7 @@ It is when mongomock does not vote for the hub and none of the known quirks of m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations
@@ -14,7 +15,7 @@ from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.data.aggregates import compile_pipeline
 from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.filters import compile_filter
-from jupyter_agent.hub.data.results import order_of, page, projection_of, rank
+from jupyter_agent.hub.data.results import order_of, page, projection_of
 from jupyter_agent.hub.data.updates import check_update, updated
 from tests.differential import quirks
 from tests.differential.others import UNDEFINED, Mingo, Mongomock, Refused
@@ -256,13 +257,13 @@ def unordered(name: str, found: Any) -> Any:
     """Groups come, and sets are, in any order."""
     if name != "$group" or isinstance(found, Refused):
         return found
-    return sorted(
-        (
-            {
-                field: sorted(item, key=rank) if isinstance(item, list) and field != "_id" else item
-                for field, item in each.items()
-            }
-            for each in found
-        ),
-        key=rank,
-    )
+    return sorted(({field: _sorted(field, item) for field, item in each.items()} for each in found), key=_text)
+
+
+def _sorted(field: str, item: Any) -> Any:
+    return sorted(item, key=_text) if isinstance(item, list) and field != "_id" else item
+
+
+def _text(value: Any) -> str:
+    """JavaScript has names that are numbers first, so the order of fields says nothing."""
+    return json.dumps(value, sort_keys=True, default=str)
