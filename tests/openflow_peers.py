@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Backoff, Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import Envelope, Session, new_id, unpack
+from jupyter_agent.openflow.protocol import Encoded, Envelope, Session, new_id, unpack
 
 DEADLINE_S = 30.0
 QUICKLY = Backoff(first_s=0.05, cap_s=0.2)
@@ -137,7 +137,7 @@ class Peer:
         self.close = close
         self.session = Session()
 
-    async def send(self, command: str, message: Message | None = None, *, rid: str = "") -> None:
+    async def send(self, command: str, message: Message | Encoded | None = None, *, rid: str = "") -> None:
         record = self.session.envelope(command, message, rid=rid)
         await self.send_bytes(record[:4])  # as the real server does: the length and the rest apart
         await self.send_bytes(record[4:])
@@ -181,9 +181,11 @@ class GrpcPeer(Peer):
     def __init__(self, context: Any) -> None:
         super().__init__(context.write, partial(context.abort, grpc.StatusCode.UNAVAILABLE, "going away"))
 
-    async def send(self, command: str, message: Message | None = None, *, rid: str = "") -> None:
+    async def send(self, command: str, message: Message | Encoded | None = None, *, rid: str = "") -> None:
         envelope = Envelope(command=command, id=new_id(), rid=rid, seq=7)
-        if message is not None:
+        if isinstance(message, Encoded):
+            envelope.data.type_url, envelope.data.value = message.name, message.value
+        elif message is not None:
             envelope.data.Pack(message)
         await self.send_bytes(envelope.SerializeToString())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from jupyter_agent.openflow.client import (
     KeepAlive,
 )
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import Envelope, Session, unpack
+from jupyter_agent.openflow.protocol import Encoded, Envelope, Session, unpack
 from tests.openflow_peers import (
     Peer,
     Seen,
@@ -461,3 +462,88 @@ def test_delays_grow_to_the_cap_and_vary(failures: int) -> None:
     delay_s = Backoff(first_s=0.1, factor=2, cap_s=30, jitter=0.2).delay_s(failures)
     plain = min(30, 0.1 * 2 ** min(failures - 1, 20))
     assert plain * 0.8 <= delay_s <= plain * 1.2
+
+
+async def test_the_answer_to_a_call_comes_to_a_queue_of_the_connection_that_it_was_made_on() -> None:
+    """A private queue ends with its connection: a call that waits for the next one must not name the old one."""
+    peers: list[Peer] = []
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.RegisterQueueRequest):
+            peers.append(peer)
+            reply = pb.RegisterQueueResponse(queuename=f"priv.{len(peers)}")
+            await peer.send("registerqueuereply", reply, rid=envelope.id)
+        elif isinstance(message, pb.QueueMessageRequest):
+            await peer.send("queuemessagereply", pb.QueueMessageResponse(), rid=envelope.id)
+            event = pb.QueueEvent(queuename=message.replyto, correlationId=message.correlationId, data='{"n": 1}')
+            if message.replyto == f"priv.{len(peers)}":
+                await peer.send("queueevent", event)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        assert await client.rpc("q", {}) == {"n": 1}
+        await peers[0].close()
+        await until(lambda: not client.is_connected)
+        assert await client.rpc("q", {}, timeout_s=10) == {"n": 1}
+    assert len(peers) == 2
+
+
+async def test_what_was_given_up_before_it_was_sent_is_not_sent_later() -> None:
+    """Who gave it up may have asked again: it would be done twice."""
+    done: list[int] = []
+    reads_on = asyncio.Event()
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.InsertOneRequest):
+            await reads_on.wait()
+            done.append(json.loads(message.item)["n"])
+        else:
+            await peer.send("countreply", pb.CountResponse(result=1), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url, timeout_s=1) as client:
+        await client.connected()
+        large = "x" * 900_000
+        inserts = (client.insert_one("c", {"n": n, "large": large}) for n in range(60))
+        errors = await asyncio.gather(*inserts, return_exceptions=True)
+        assert {type(error) for error in errors} == {TimedOut}
+        reads_on.set()
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(TimedOut):
+                    assert await client.count("c", {}) == 1
+                    break
+    assert done == list(range(len(done)))
+    assert len(done) < 60
+
+
+@pytest.mark.parametrize("private", [True, False])
+async def test_a_queue_that_was_full_when_it_was_registered_loses_nothing(*, private: bool) -> None:
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        for n in range(1000):
+            await peer.send("queueevent", pb.QueueEvent(queuename="q", data=str(n)))
+        await peer.send("registerqueuereply", pb.RegisterQueueResponse(queuename="q"), rid=envelope.id)
+
+    seen = Seen()
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        await client.register_queue("" if private else "q", seen)
+        await until(lambda: len(seen.events) == 1000)
+    assert seen.data == list(range(1000))
+
+
+async def test_a_reply_that_cannot_be_decoded_fails_its_request_alone_and_an_event_nobody() -> None:
+    """Servers in JavaScript send texts that are no UTF-8 where half a surrogate pair is in them."""
+    peers: set[int] = set()
+    odd_text = b"\x0a\x03\xed\xa0\x80"
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        peers.add(id(peer))
+        if isinstance(message, pb.QueryRequest):
+            await peer.send("watchevent", Encoded("openiap.WatchEvent", odd_text))
+            await peer.send("queryreply", Encoded("openiap.QueryResponse", odd_text), rid=envelope.id)
+        else:
+            await peer.send("countreply", pb.CountResponse(result=7), rid=envelope.id)
+
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        with pytest.raises(ProtocolError, match="could not be decoded"):
+            await client.query("c", {})
+        assert await client.count("c", {}) == 7
+    assert len(peers) == 1

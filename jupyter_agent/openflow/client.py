@@ -518,9 +518,10 @@ class Client(Commands):
 
         Raises `TimedOut` when nobody answers in time or nobody consumes the queue.
         """
-        with self._calls.call() as (correlation_id, answer):
-            try:
-                async with asyncio.timeout(timeout_s):
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._live()  # else the queue for the answer may be one that ended with its connection
+                with self._calls.call() as (correlation_id, answer):
                     await self.queue_message(
                         queue,
                         data,
@@ -529,8 +530,8 @@ class Client(Commands):
                         expiration_ms=int(timeout_s * 1000),
                     )
                     return without_token(await answer, queue, sent=data)
-            except TimeoutError:
-                raise TimedOut(f"The queue {queue} did not answer within {timeout_s:.0f} s.") from None
+        except TimeoutError:
+            raise TimedOut(f"The queue {queue} did not answer within {timeout_s:.0f} s.") from None
 
 
 def reason(error: BaseException) -> AgentError:

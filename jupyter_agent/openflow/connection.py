@@ -293,7 +293,11 @@ class Connection:
         if request_type(envelope.command) is None and envelope.rid not in self._pending:
             log.debug("OpenFlow sent a %s that nobody waits for", envelope.command)
             return
-        message = await asyncio.to_thread(unpack, envelope) if is_large else unpack(envelope)
+        try:
+            message = await asyncio.to_thread(unpack, envelope) if is_large else unpack(envelope)
+        except ProtocolError as error:  # one odd text in it, for example, is no reason to lose all others
+            self._undelivered(envelope, error)
+            return
         pending = self._pending.get(envelope.rid)
         if isinstance(message, EVENTS):
             self._on_event(message)
@@ -305,6 +309,12 @@ class Connection:
         else:
             pending.is_large = is_large
             pending.settle(message)
+
+    def _undelivered(self, envelope: Envelope, error: ProtocolError) -> None:
+        if (pending := self._pending.get(envelope.rid)) is not None:
+            pending.fail(error)
+        else:
+            log.warning("A %.100r of OpenFlow's is lost: %s", envelope.command, error)
 
     async def _write(self) -> None:
         while True:
@@ -319,7 +329,12 @@ class Connection:
                     await self._transport.probe(self._heard)
 
     def _frame(self, out: Outgoing) -> list[bytes]:
-        """The record; none of what turns out to be too long, which has failed its request and nothing else."""
+        """The record; none of what turns out to be too long, which has failed its request and nothing else.
+
+        None either of what nobody waits for any more: who gave it up may have asked again, and it would be done twice.
+        """
+        if out.command != "ping" and (out.rid or out.id) not in self._pending:
+            return []
         try:
             return self._session.frame(out.command, out.message, id=out.id, rid=out.rid, jwt=out.jwt)
         except InvalidInput as error:

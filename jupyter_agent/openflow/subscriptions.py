@@ -32,7 +32,7 @@ BACKLOG_BYTES = 256 << 20
 """How far a handler may be behind. The server pushes without asking, so something has to give in the end."""
 
 UNCLAIMED = 100
-"""Events that are kept while a registration is under way: they may overtake its reply."""
+"""Queues and watches whose events are kept while a registration is under way: they may overtake its reply."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class Backlog:
             self._messages.append(message)
             self._bytes += size
             self._news.set()
+
+    def put_all(self, early: Backlog) -> None:
+        """Add the events of another backlog."""
+        for message in early._messages:
+            self.put(message)
 
     async def get(self) -> Message | None:
         """The next event; ``None`` when the subscription was closed, whatever is left."""
@@ -244,7 +249,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._backlogs: dict[Key, Backlog] = {}
-        self._unclaimed: deque[tuple[Key, Message]] = deque(maxlen=UNCLAIMED)
+        self._unclaimed: dict[Key, Backlog] = {}
         self._registering = 0
 
     def reset(self) -> None:
@@ -264,10 +269,8 @@ class Routes:
     def add(self, key: Key, backlog: Backlog) -> None:
         """From now on these events go there, those that came early first."""
         self._backlogs[key] = backlog
-        early = [message for of, message in self._unclaimed if of == key]
-        self._unclaimed = deque((item for item in self._unclaimed if item[0] != key), UNCLAIMED)
-        for message in early:
-            backlog.put(message)
+        if (early := self._unclaimed.pop(key, None)) is not None:
+            backlog.put_all(early)
 
     def remove(self, key: Key, backlog: Backlog) -> None:
         """These events are not wanted any more, unless the key is another's by now."""
@@ -278,8 +281,8 @@ class Routes:
         """Hand an event to its backlog."""
         if backlog := self._backlogs.get(key):
             backlog.put(message)
-        elif self._registering:
-            self._unclaimed.append((key, message))
+        elif self._registering and (key in self._unclaimed or len(self._unclaimed) < UNCLAIMED):
+            self._unclaimed.setdefault(key, Backlog(" ".join(key))).put(message)
         else:
             log.debug("An event of %s %s, which nobody listens to", *key)
 
