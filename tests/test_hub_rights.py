@@ -442,6 +442,71 @@ async def test_a_private_queue_is_its_makers(ann: Client, bob: Client) -> None:
         await bob.register_queue(queue.name, Seen())
 
 
+async def test_no_answer_is_asked_for_in_a_queue_of_another(ann: Client, bob: Client) -> None:
+    """Else what nobody takes in time would come back there, with the words of who may not send to it."""
+    name, seen = f"queue-{new_id()}", Seen()
+    await ann.register_queue(name, seen)
+    with pytest.raises(ServerRefused, match=f"Access denied: you may not use the queue {name}"):
+        await bob.queue_message(f"queue-{new_id()}", {"n": 1}, reply_to=name)
+    free, later = f"queue-{new_id()}", Seen()
+    await (await bob.register_queue(own := f"queue-{new_id()}", Seen())).close()
+    await bob.queue_message(own, {"n": 2}, reply_to=free, expiration_ms=200)
+    await ann.register_queue(free, later)
+    back = Seen()
+    await bob.register_queue(mine := f"queue-{new_id()}", back)
+    await bob.queue_message(
+        own, {"n": 3, "__user": {"username": "ann"}, "__jwt": "x"}, reply_to=mine, expiration_ms=200
+    )
+    await until(lambda: back.events, "the timeout of the message that was sent last")
+    assert [event.data for event in back.events] == [{"n": 3, "command": "timeout"}]
+    assert later.events == seen.events == []
+
+
+async def test_who_is_locked_for_writing_claims_no_queue(admin: Client, bob: Client, hub: Hub) -> None:
+    async with user_of(hub, "locked") as locked:
+        await (await locked.register_queue(old := f"queue-{new_id()}", Seen())).close()
+        (user,) = await admin.query("users", {"_id": id_of(locked)})
+        await admin.update_one("users", {**user, "dblocked": True})
+        with pytest.raises(ServerRefused, match="is locked for writing"):
+            await locked.register_queue(new := f"queue-{new_id()}", Seen())
+        assert await admin.count("mq", {"name": new}) == 0
+        await locked.register_queue(old, seen := Seen())
+        await locked.queue_message(old, {"n": 1})
+        await until(lambda: seen.events)
+        await locked.register_queue("", Seen())
+
+
+async def test_an_agent_is_never_taken_for_one_that_another_made(ann: Client, bob: Client, admin: Client) -> None:
+    """Its environment and its schedules would be run on the host that it is named after."""
+    host = {"hostname": f"host {new_id()}", "username": "ann"}
+    full = [{"_id": id_of(ann), "name": "ann", "rights": 65535}]
+    item = {"_type": "agent", "slug": f"trap-{new_id()}", **host, "environment": {"NODE_OPTIONS": "x"}, "_acl": full}
+    trap = await bob.insert_one("agents", item)
+    registered = await register(ann, **host)
+    assert registered["_id"] != trap["_id"]
+    assert "environment" not in registered
+    assert (await register(ann, **host))["_id"] == registered["_id"]
+    item = {"_type": "agent", "slug": f"given-{new_id()}", "hostname": "given", "username": "ann"}
+    given = await admin.insert_one("agents", {**item, "runas": id_of(ann)})
+    assert (await register(ann, hostname="given", username="ann"))["_id"] == given["_id"]
+
+
+async def test_nobody_learns_a_users_name_from_a_queue(ann: Client, bob: Client, admin: Client) -> None:
+    ace = pb.Ace(_id=id_of(ann), rights=READ)
+    queue = pb.WorkItemQueue(name=f"queue {new_id()}", _acl=[ace])
+    made = (await ask(bob, pb.AddWorkItemQueueRequest(workitemqueue=queue, skiprole=True))).workitemqueue
+
+    async def name_of_ann() -> str:
+        (document,) = await bob.query("mq", {"name": queue.name})
+        return next(str(entry["name"]) for entry in document["_acl"] if entry["_id"] == id_of(ann))
+
+    assert await name_of_ann() == ""
+    await ask(admin, pb.UpdateWorkItemQueueRequest(workitemqueue=made, skiprole=True))
+    assert await name_of_ann() == "ann"
+    await ask(bob, pb.UpdateWorkItemQueueRequest(workitemqueue=made, skiprole=True))
+    assert await name_of_ann() == "ann"
+
+
 async def test_user_of_a_new_name_can_be_made_while_the_hub_runs(hub: Hub) -> None:
     async with user_of(hub, "frieda") as frieda:
         assert frieda.user is not None

@@ -78,8 +78,10 @@ def _of_host(documents: Documents, caller: Caller, data: Document) -> Document |
     host = {"_type": "agent", "hostname": {"$eq": data.get("hostname")}, "username": {"$eq": data.get("username")}}
     if not data.get("hostname") or not data.get("username"):
         return None
-    found = documents.find(COLLECTION, compile_filter(host))
-    return next((each for each in found if caller.may(COLLECTION, each, Right.READ | Right.UPDATE)), None)
+    found = [each for each in documents.find(COLLECTION, compile_filter(host))
+             if caller.may(COLLECTION, each, Right.READ | Right.UPDATE)]  # fmt: skip
+    # What another user made and named after this host would give the agent its environment and its schedules.
+    return next((each for each in found if caller.id in (each.get("_createdbyid"), each.get("runas"))), None)
 
 
 def _new(caller: Caller, id: str, data: Document) -> Document:  # noqa: A002

@@ -10,7 +10,7 @@ with the name without the suffix, the older one counts.
 
 from __future__ import annotations
 
-from jupyter_agent.errors import AgentError, InvalidInput
+from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput
 from jupyter_agent.hub.callers import Caller, Document
 from jupyter_agent.hub.data import waiting
 from jupyter_agent.hub.data.documents import Date
@@ -88,6 +88,10 @@ def owner_of(documents: Documents, name: str) -> Owner | None:
 def _register(documents: Documents, caller: Caller, name: str) -> None:
     owner, claimed_by = owner_of(documents, name), ""
     if owner is None:
+        if caller.locked:
+            raise AccessDenied(
+                f"Access denied: {caller.username} is locked for writing (dblocked): {name} is no queue."
+            )
         if waiting.claims(documents.connection, caller.id) >= MAX_CLAIMS:
             raise InvalidInput(
                 f"You own {MAX_CLAIMS} queues: delete some of your documents of type queue in mq before you make more."

@@ -160,6 +160,10 @@ class Queues:
         queue = self._queues.get(name)
         return list(queue.consumers) if queue is not None else []
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a queue of this name."""
+        return name in self._existing or bool(self.consumers(name))
+
     async def send(self, message: Message) -> None:
         """Deliver a message, or let it wait; then it is on disk when this returns.
 
@@ -167,7 +171,7 @@ class Queues:
         """
         if message.queue in self._bad:
             raise ServerRefused(f"bad queue: {message.queue} correlationId: {message.correlation_id}")
-        if not self._exists(message.queue):
+        if not self.exists(message.queue):
             self._remember_bad(message.queue)
             await self._return(message)
             return
@@ -320,7 +324,7 @@ class Queues:
 
     async def _return(self, message: Message) -> None:
         """Send a message back to where its answer was expected; it vanishes when that is gone."""
-        if message.reply_to and self._exists(message.reply_to):
+        if message.returned and self.exists(message.reply_to):
             back = replace(message, queue=message.reply_to, data=message.returned, reply_to="", returned="",
                            expires_ms=now_ms() + RETURN_EXPIRATION_MS)  # fmt: skip
             with suppress(InvalidInput):  # full
@@ -343,7 +347,7 @@ class Queues:
 
     def _kept(self, entry: Entry) -> None:
         """A message is on disk."""
-        if not self._exists(entry.queue):
+        if not self.exists(entry.queue):
             self._doomed.append(entry.number)
             self._wake.set()
             return
@@ -397,9 +401,6 @@ class Queues:
             if not await self.owners.may_use(caller, name):  # another was quicker
                 raise denied(name)
         self._existing.add(name)
-
-    def _exists(self, name: str) -> bool:
-        return name in self._existing or bool(self.consumers(name))
 
     def _remember_bad(self, name: str) -> None:
         self._bad[name] = None

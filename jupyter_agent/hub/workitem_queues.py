@@ -89,7 +89,9 @@ def change(documents: Documents, caller: Caller, id: str, fields: Document, *, w
     old = readable(documents, caller, str(fields.get("name", "")), id)
     item = {**old, **fields}
     if "_acl" in fields:
-        item["_acl"] = owned(fields["_acl"], SYSTEM)  # admins are never locked out
+        names = {each["_id"]: each.get("name", "") for each in old["_acl"]}
+        named = [each if each["name"] else {**each, "name": names.get(each["_id"], "")} for each in fields["_acl"]]
+        item["_acl"] = owned(named, SYSTEM)  # admins are never locked out
     if whole(item.get("maxretries"), 0) < 1:
         item["maxretries"] = DEFAULT_MAXRETRIES
     queues = Collection(documents, caller, QUEUES, guard=guard)

@@ -66,8 +66,9 @@ async def queue_message(call: Call, request: pb.QueueMessageRequest) -> pb.Queue
     if not name:
         raise InvalidInput("The queuename is missing: queuename or exchange must be given.")
     async with await queues.turn(call.connection):
-        if not is_private(name) and not await queues.owners.may_use(call.caller, name):
-            raise denied(name)
+        for each in (name, reply_to):  # to where answers go the hub itself sends what nobody took in time
+            if each and not is_private(each) and not await queues.owners.may_use(call.caller, each):
+                raise denied(each)
         marks = {} if request.striptoken else _marks(call)
         data, returned = await off_loop(request.data, lambda: _payload(request.data, marks))
         expiration_ms = request.expiration if request.expiration >= 1 else DEFAULT_EXPIRATION_MS
@@ -75,7 +76,7 @@ async def queue_message(call: Call, request: pb.QueueMessageRequest) -> pb.Queue
             Message(
                 queue=name,
                 data=data,
-                returned=returned if reply_to else "",
+                returned=returned if queues.exists(reply_to) else "",  # not to who takes the name later
                 reply_to=reply_to,
                 correlation_id=request.correlationId,
                 expires_ms=now_ms() + expiration_ms,
@@ -120,7 +121,7 @@ def _payload(text: str, marks: dict[str, Any]) -> tuple[str, str]:
     if not isinstance(payload, dict):
         return text, orjson.dumps("timeout").decode()
     own = {name: value for name, value in payload.items() if name not in MARKS}
-    return orjson.dumps(own | marks).decode(), orjson.dumps({**payload, "command": "timeout"}).decode()
+    return orjson.dumps(own | marks).decode(), orjson.dumps(own | {"command": "timeout"}).decode()
 
 
 COMMANDS: dict[str, Command] = {

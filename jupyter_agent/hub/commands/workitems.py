@@ -17,7 +17,7 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands take
 from jupyter_agent.errors import Conflict, InvalidInput
 from jupyter_agent.hub import attachments, workitem_queues, workitems
 from jupyter_agent.hub.attachments import MAX_CONTENTS, Contents, Given
-from jupyter_agent.hub.callers import Document
+from jupyter_agent.hub.callers import Caller, Document
 from jupyter_agent.hub.commands.call import BIG, Call, Command
 from jupyter_agent.hub.data.documents import Date, parse, wire
 from jupyter_agent.hub.data.due import DEFAULT_PRIORITY
@@ -25,7 +25,7 @@ from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.workitem_queues import WORDS, whole
 from jupyter_agent.hub.workitems import Changed, NewItem, Update
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.rights import mask
+from jupyter_agent.openflow.rights import Right, mask
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ async def add_queue(call: Call, request: pb.AddWorkItemQueueRequest) -> pb.AddWo
     """Make a queue."""
 
     def job(documents: Documents) -> pb.WorkItemQueue:
-        fields = _queue_fields(documents, request.workitemqueue)
+        fields = _queue_fields(documents, call.caller, request.workitemqueue)
         added = workitem_queues.add(documents, call.caller, fields, with_role=not request.skiprole)
         return queue_message(added)
 
@@ -126,7 +126,7 @@ async def update_queue(call: Call, request: pb.UpdateWorkItemQueueRequest) -> pb
     id, is_whole = request.workitemqueue._id, bool(request.workitemqueue._createdbyid)  # noqa: A001, SLF001 - names
 
     def job(documents: Documents) -> tuple[Document, bool]:
-        fields = _queue_fields(documents, request.workitemqueue, is_whole=is_whole)
+        fields = _queue_fields(documents, call.caller, request.workitemqueue, is_whole=is_whole)
         changed = workitem_queues.change(documents, call.caller, id, fields, with_role=not request.skiprole)
         return changed, not request.purge or workitem_queues.purge(documents, call.caller, changed["_id"], BATCH)
 
@@ -301,18 +301,21 @@ def _check_contents(given: Sequence[Given]) -> None:
             raise InvalidInput(f"The file {file.base} has an id and no content: a new work item needs the content.")
 
 
-def _queue_fields(documents: Documents, message: pb.WorkItemQueue, *, is_whole: bool = False) -> Document:
+def _queue_fields(
+    documents: Documents, caller: Caller, message: pb.WorkItemQueue, *, is_whole: bool = False
+) -> Document:
     names = (*QUEUE_TEXTS, *QUEUE_NUMBERS)
     fields = {name: value for name in names if (value := getattr(message, name)) or (is_whole and name != "name")}
     if message._acl:  # noqa: SLF001 - the field's name
-        fields["_acl"] = [_ace(documents, ace) for ace in message._acl]  # noqa: SLF001
+        fields["_acl"] = [_ace(documents, caller, ace) for ace in message._acl]  # noqa: SLF001
     return fields
 
 
-def _ace(documents: Documents, ace: pb.Ace) -> Document:
-    """An entry of an ``_acl``; messages leave its name out."""
-    user = documents.get("users", ace._id) or {}  # noqa: SLF001 - the field's name
-    made = {"_id": ace._id, "name": str(user.get("name", "")), "rights": ace.rights}  # noqa: SLF001
+def _ace(documents: Documents, caller: Caller, ace: pb.Ace) -> Document:
+    """An entry of an ``_acl``; messages leave its name out, and nobody learns one here that they may not read."""
+    user = documents.get("users", ace._id)  # noqa: SLF001 - the field's name
+    name = str(user.get("name", "")) if user is not None and caller.may("users", user, Right.READ) else ""
+    made = {"_id": ace._id, "name": name, "rights": ace.rights}  # noqa: SLF001
     return {**made, "deny": True} if ace.deny else made
 
 
