@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from jupyter_agent.errors import Conflict
+from jupyter_agent.errors import AgentError, Conflict
 from jupyter_agent.home import Lock
 
 T = TypeVar("T")
@@ -24,6 +24,8 @@ async def to_its_end(job: Callable[[], T], break_off: Callable[[], None] = lambd
     except asyncio.CancelledError:
         break_off()
         await asyncio.wait([task])
+        with contextlib.suppress(AgentError, asyncio.CancelledError):  # that it was broken off is no news
+            task.result()
         raise
 
 

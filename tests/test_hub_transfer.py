@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent.errors import AgentError, ServerRefused
+from jupyter_agent.errors import AgentError, Failed, ServerRefused
 from jupyter_agent.home import Home
 from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.transfer.disk import scratch
@@ -525,6 +525,39 @@ def test_what_a_kill_left_behind_is_removed(exported: Path, tmp_path: Path) -> N
     export(tmp_path / "hub", tmp_path / "all", passwords=True, say=print)
     assert names_in(tmp_path) == ["all", "hub"]
     assert not [name for name in names_in(tmp_path / "hub") if name.startswith(".")]
+
+
+@pytest.mark.parametrize("stage", ["things: 0", "reading", "packing", "unpacking", "checking"])
+def test_one_may_break_off_at_any_stage_and_nothing_is_left(exported: Path, tmp_path: Path, stage: str) -> None:
+    """Also in the midst of a file: each tells of itself as it is read."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if stage in text and said.count(text) > (1 if text.startswith("files: ") else 0):
+            raise Failed("It was stopped.")
+
+    def go() -> None:
+        export(exported / "home" / "hub", tmp_path / "x.tar.gz", passwords=True, say=say)
+        with scratch(tmp_path) as folder:
+            open_export(exported / "all.tar.gz", folder, say)
+
+    with pytest.raises(Failed, match="stopped"):
+        go()
+    assert names_in(tmp_path) in ([], ["x.tar.gz"])
+    assert not [name for name in names_in(exported / "home" / "hub") if name.startswith(".")]
+
+
+def test_an_interrupt_ends_an_export_without_a_word(exported: Path, tmp_path: Path) -> None:
+    home = exported / "home"
+    program = [sys.executable, "-m", "jupyter_agent.hub", "export", "--home", str(home), str(tmp_path / "x.tar.gz")]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not names_in(tmp_path):
+        pass
+    process.send_signal(signal.SIGINT)
+    told_of = process.communicate(timeout=60)
+    assert (process.returncode, *told_of) in ((130, b"", b""), (0, told_of[0], b""))
+    assert names_in(tmp_path) in ([], ["x.tar.gz"])
 
 
 @pytest.mark.parametrize(("version", "sentence"), [(1, "older version of jupyter_agent"), (99, "newer version")])

@@ -26,6 +26,8 @@ SCRATCH = re.compile(r"\.hub-transfer-(\d+)-[0-9a-f]+")
 TELL_S = 0.5
 
 Say = Callable[[str], None]
+Tell = Callable[[], None]
+"""A `Say` of one thing."""
 
 
 @contextlib.contextmanager
@@ -123,7 +125,20 @@ def lines_of(folder: Path, part: Part) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def hash_of(file: IO[bytes], copy: IO[bytes] | None = None) -> tuple[int, str]:
+class Told:
+    """A file that tells of itself whenever it is read, so that the reading of a big one can be broken off."""
+
+    def __init__(self, file: IO[bytes], tell: Tell) -> None:
+        self._file = file
+        self._tell = tell
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's. Raises what ``tell`` raises."""
+        self._tell()
+        return self._file.read(size)
+
+
+def hash_of(file: IO[bytes] | Told, copy: IO[bytes] | None = None) -> tuple[int, str]:
     """Length and hash of what is in a file, which is copied on the way where ``copy`` is given."""
     hashed, length = hashlib.sha256(), 0
     while piece := file.read(PIECE):

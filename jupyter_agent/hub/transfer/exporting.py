@@ -10,8 +10,9 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import orjson
 
@@ -23,6 +24,8 @@ from jupyter_agent.hub.files import COLLECTION as FILES_COLLECTION
 from jupyter_agent.hub.transfer.disk import (
     PartWriter,
     Say,
+    Tell,
+    Told,
     hash_of,
     private,
     scratch,
@@ -135,16 +138,15 @@ def _contents(taken: Snapshot, made: Path, held: Path, say: Say) -> tuple[Part, 
     total = 0
     with PartWriter(made, CONTENTS) as writer:
         for count, line in enumerate(taken.lines(FILES_COLLECTION), start=1):
-            length, content = _content(orjson.loads(line), held)
+            length, content = _content(orjson.loads(line), held, partial(say, f"files: reading {count}"))
             writer.add(content)
             total += length
-            say(f"files: {count} read")
         return writer.finish(), total
 
 
-def _content(document: dict[str, Any], held: Path) -> tuple[int, bytes]:
+def _content(document: dict[str, Any], held: Path, tell: Tell) -> tuple[int, bytes]:
     with (held / document["_id"]).open("rb") as file:
-        length, sha256 = hash_of(file)
+        length, sha256 = hash_of(Told(file, tell))
     if (length, sha256) != (document["length"], document.get("sha256", sha256)):
         raise Failed(
             f"The content of the file {document['_id']} ({document['filename']}) is damaged: "
@@ -160,20 +162,20 @@ def _packed(made: Path, held: Path, manifest: Manifest, say: Say) -> Path:
     with private(packed) as file:
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6, format=tarfile.PAX_FORMAT) as archive:
             for name in names:
-                _add(archive, made / name, name)
+                _add(archive, made / name, name, partial(say, f"{name}: packing"))
             for count, id_ in enumerate(_ids(made), start=1):
-                _add(archive, held / id_, FILES + id_)
-                say(f"files: {count} of {manifest.files} packed")
+                tell = partial(say, f"files: packing {count} of {manifest.files}")
+                _add(archive, held / id_, FILES + id_, tell)
         file.flush()
         os.fsync(file.fileno())
     return packed
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+def _add(archive: tarfile.TarFile, path: Path, name: str, tell: Tell) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime, entry.mode = path.stat().st_size, int(path.stat().st_mtime), 0o600
     with path.open("rb") as file:
-        archive.addfile(entry, file)
+        archive.addfile(entry, cast("IO[bytes]", Told(file, tell)))  # nothing but its `read` is called
 
 
 def _whole(made: Path, held: Path, say: Say) -> Path:
@@ -182,10 +184,9 @@ def _whole(made: Path, held: Path, say: Say) -> Path:
     folder.mkdir(mode=0o700)
     for count, id_ in enumerate(_ids(made), start=1):
         with (held / id_).open("rb") as content, private(folder / id_) as copy:
-            hash_of(content, copy)
+            hash_of(Told(content, partial(say, f"files: copying {count}")), copy)
             copy.flush()
             os.fsync(copy.fileno())
-        say(f"files: {count} copied")
     for each in (folder, made / "collections", made):
         if each.is_dir():
             sync_folder(each)

@@ -14,6 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.moving import Filling, filling, renamed, same
 from jupyter_agent.hub.files import COLLECTION as FILES_COLLECTION
 from jupyter_agent.hub.operations import collection_name
-from jupyter_agent.hub.transfer.disk import Say, hash_of, lines_of, plain, private, sync_folder
+from jupyter_agent.hub.transfer.disk import Say, Told, hash_of, lines_of, plain, private, sync_folder
 from jupyter_agent.hub.transfer.layout import FILES, PASSWORDS, Part, broken
 from jupyter_agent.hub.transfer.opening import Content, Export
 from jupyter_agent.hub.users import ROLES, SECRET_FIELDS, USERNAME
@@ -66,7 +67,7 @@ def import_export(hub: Path, export: Export, *, rule: Rule, say: Say) -> Report:
     Raises `InvalidInput` for a document that cannot be, `Conflict` for one that the hub has otherwise, `Unavailable`
     when the disk is full: nothing was changed then.
     """
-    placed = _Placed(hub / "files", export)
+    placed = _Placed(hub / "files", export, say)
     try:
         with filling(hub / "hub.db") as store:
             work = _Import(store, export, rule, say)
@@ -86,26 +87,28 @@ def import_export(hub: Path, export: Export, *, rule: Rule, say: Say) -> Report:
 class _Placed:
     """The contents that were put among those of the hub."""
 
-    def __init__(self, folder: Path, export: Export) -> None:
+    def __init__(self, folder: Path, export: Export, say: Say) -> None:
         self._folder = folder
         self._export = export
+        self._say = say
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._last = ""
 
     def place(self, content: Content) -> bool:
         """Put a content where it belongs, unless it is there. Raises `Conflict` when another is."""
         path = self._folder / content.id
+        tell = partial(self._say, f"files: {content.id}")
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size != content.bytes or not stat.S_ISREG(path.lstat().st_mode):
                 raise Conflict(f"The hub has another file with the id {content.id}.")
             with path.open("rb") as present:
-                if hash_of(present) != (content.bytes, content.sha256):
+                if hash_of(Told(present, tell)) != (content.bytes, content.sha256):
                     raise Conflict(f"The hub has another file with the id {content.id}.")
             return False
         part = self._folder / f"{content.id}.part"
         part.unlink(missing_ok=True)
         with plain(self._export.folder / FILES, content.id) as source, private(part) as copy:
-            if hash_of(source, copy) != (content.bytes, content.sha256):
+            if hash_of(Told(source, tell), copy) != (content.bytes, content.sha256):
                 raise broken(f"the content of the file {content.id} is not as it was written")
             copy.flush()
             os.fsync(copy.fileno())

@@ -10,13 +10,14 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
 from jupyter_agent.errors import InvalidInput, NotFound, Unavailable
-from jupyter_agent.hub.transfer.disk import Say, hash_of, lines_of, plain, private
+from jupyter_agent.hub.transfer.disk import Say, Tell, Told, hash_of, lines_of, plain, private
 from jupyter_agent.hub.transfer.exporting import is_archive
 from jupyter_agent.hub.transfer.layout import (
     CONTENTS,
@@ -125,26 +126,31 @@ def _unpacked(archive: tarfile.TarFile, folder: Path, say: Say) -> Manifest:
             f"The export needs {manifest.size >> 20} MiB in {folder.parent}: free some space. Nothing was changed."
         )
     for part in manifest.parts:
-        _extract(archive, next(members, None), folder / part.name, part.name, part.bytes)
+        tell = partial(say, f"{part.collection or part.name}: unpacking")
+        _extract(archive, next(members, None), folder / part.name, part.name, part.bytes, tell=tell)
     (folder / FILES).mkdir(mode=0o700, exist_ok=True)
     told = manifest.part(CONTENTS)
     for count, content in enumerate(_contents(folder, told) if told else (), start=1):
-        _extract(archive, next(members, None), folder / FILES / content.id, FILES + content.id, content.bytes)
+        tell = partial(say, f"files: unpacking {count} of {manifest.files}")
+        _extract(
+            archive, next(members, None), folder / FILES / content.id, FILES + content.id, content.bytes, tell=tell
+        )
         archive.members.clear()  # type: ignore[attr-defined]  # else it keeps one for each file
-        say(f"files: {count} of {manifest.files} unpacked")
     if next(members, None) is not None:
         raise broken("it holds more than its manifest says")
     return manifest
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo | None, path: Path, name: str, size: int) -> None:
+def _extract(
+    archive: tarfile.TarFile, member: tarfile.TarInfo | None, path: Path, name: str, size: int, *, tell: Tell
+) -> None:
     if member is None or member.name != name:
         raise broken(f"{name} is not where it should be")
     if member.size != size:
         raise broken(f"{name} has another size than its manifest says")
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with _content(archive, member) as source, private(path) as target:
-        length, _ = hash_of(source, target)
+        length, _ = hash_of(Told(source, tell), target)
     if length != size:
         raise broken(f"{name} is cut off")
 
@@ -162,20 +168,19 @@ def _check(export: Export, say: Say) -> None:
     """Look at every part and every content. Raises `InvalidInput` for the first that is not as it was written."""
     for part in export.manifest.parts:
         with plain(export.folder, part.name) as file:
-            found = hash_of(file)
+            found = hash_of(Told(file, partial(say, f"{part.collection or part.name}: checking")))
         if found != (part.bytes, part.sha256):
             raise broken(f"{part.name} is not as it was written")
         lines = sum(1 for _ in lines_of(export.folder, part))
         if lines != part.lines:
             raise broken(f"{part.name} has {lines} lines, not {part.lines}")
-        say(f"{part.collection or part.name}: checked")
     total = count = 0
     for content in export.contents():
         with plain(export.folder / FILES, content.id) as file:
-            if hash_of(file) != (content.bytes, content.sha256):
+            told = Told(file, partial(say, f"files: checking {count + 1} of {export.manifest.files}"))
+            if hash_of(told) != (content.bytes, content.sha256):
                 raise broken(f"the content of the file {content.id} is not as it was written")
         total, count = total + content.bytes, count + 1
-        say(f"files: {count} of {export.manifest.files} checked")
     if (count, total) != (export.manifest.files, export.manifest.file_bytes):
         raise broken(f"{CONTENTS} tells of other files than its manifest")
 
