@@ -265,6 +265,33 @@ async def test_others_read_while_many_are_written(client: Client, things: str) -
     assert await client.count(things, {"n": {"$gte": 9_000}}) == 1000
 
 
+async def test_the_searches_of_one_user_hold_up_nobody_else(client: Client, hub: Hub, things: str) -> None:
+    await client.insert_one(things, {"_id": "one"})
+    async with user_of(hub, "searcher") as searcher:
+        await searcher.insert_many(f"big {things}", [{"l": ["a" * 100_000] * 20} for _ in range(10)])
+        searches = [
+            asyncio.create_task(searcher.count(f"big {things}", {"l": {"$regex": f"(?:a?){{200}}{number}b"}}))
+            for number in range(16)
+        ]
+        await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
+        assert await client.count(things, {"_id": {"$ne": "two"}}) == 1
+        assert sum(search.done() for search in searches) < 12
+        assert await asyncio.gather(*searches) == [0] * 16
+
+
+async def test_an_update_is_looked_for_before_it_is_written(client: Client, things: str) -> None:
+    """Nobody can write while the writer looks through a collection."""
+    await client.insert_many(f"big {things}", [{"l": ["a" * 100_000] * 20} for _ in range(10)])
+    costly = {"l": {"$regex": "(?:a?){200}b"}}
+    updates = [
+        asyncio.create_task(client.update_document(f"big {things}", costly, {"$set": {"x": 1}})) for _ in range(8)
+    ]
+    await asyncio.wait(updates, return_when=asyncio.FIRST_COMPLETED)
+    await client.insert_one(things, {})
+    assert sum(update.done() for update in updates) < 6
+    assert [result.matched for result in await asyncio.gather(*updates)] == [0] * 8
+
+
 async def test_very_many_are_deleted_and_nobody_waits_for_it(client: Client, hub: Hub, things: str) -> None:
     items = json.dumps([{"n": number, "mine": number % 2} for number in range(4000)])
     await ask(client, pb.InsertManyRequest(collectionname=things, items=items, skipresults=True))

@@ -22,7 +22,7 @@ from jupyter_agent.hub.data.filters import Filter, compile_filter
 from jupyter_agent.hub.data.results import Order, Projection, Rank, distinct, page, rank
 from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.data.tables import HISTORY
-from jupyter_agent.hub.data.updates import check_update, updated
+from jupyter_agent.hub.data.updates import updated
 from jupyter_agent.openflow.rights import Right
 
 T = TypeVar("T")
@@ -171,11 +171,22 @@ class Collection:
         self._documents.replace(self._name, old, new)
         return new
 
-    def update_document(self, wanted: Filter, update: Document) -> tuple[int, int]:
-        """Apply update operators to all that match and that the caller may update: number matched, number changed."""
-        check_update(update)
-        matched = self._matched(wanted, Right.READ | Right.UPDATE)
-        return len(matched), sum(self._update(old, update) for old in self._in_time(matched))
+    def updatable(self, wanted: Filter) -> list[str]:
+        """The ids of those that match and that the caller may update."""
+        return self._ids_of(wanted, Right.READ | Right.UPDATE)
+
+    def update_document(self, wanted: Filter, update: Document, ids: Iterable[str]) -> tuple[int, int]:
+        """Apply update operators to those of these that match, still, and that the caller may update.
+
+        How many matched, and how many were changed.
+        """
+        matched = changed = 0
+        for id in self._in_time(ids):  # noqa: A001 - what OpenFlow calls it
+            old = self._documents.get(self._name, id)
+            if old is not None and wanted.matches(old) and self._may(old, Right.READ | Right.UPDATE):
+                matched += 1
+                changed += self._update(old, update)
+        return matched, changed
 
     def insert_or_update(self, names: str, item: Document) -> Document:
         """Update the one document that has the same values in the fields ``names`` (``_id`` if empty), or insert.
@@ -216,8 +227,7 @@ class Collection:
     def deletable(self, wanted: Filter) -> list[str]:
         """The ids of those that match and that the caller may delete."""
         self._check_history()
-        needed = Right.READ | Right.DELETE
-        return [each["_id"] for each in self._documents.find(self._name, wanted) if self._may(each, needed)]
+        return self._ids_of(wanted, Right.READ | Right.DELETE)
 
     def delete_many(self, wanted: Filter, ids: Iterable[str]) -> int:
         """Delete those of these that match, still, and that the caller may delete; their number."""
@@ -262,9 +272,8 @@ class Collection:
             self._shown_now[key] = now is None or viewer.may(collection, now, Right.READ)
         return self._shown_now[key]
 
-    def _matched(self, wanted: Filter, right: Right) -> list[Document]:
-        found = self._documents.find(self._name, wanted)
-        return [each for each in self._in_time(found) if self._may(each, right)]
+    def _ids_of(self, wanted: Filter, right: Right) -> list[str]:
+        return [each["_id"] for each in self._documents.find(self._name, wanted) if self._may(each, right)]
 
     def _in_time(self, items: Iterable[T]) -> Iterator[T]:
         """Pass them on for as long as a command may write. Raises `InvalidInput`, which undoes it all."""

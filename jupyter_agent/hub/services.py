@@ -8,6 +8,7 @@ from jupyter_agent.hub.data.store import Store
 from jupyter_agent.hub.files import Files
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.queues import Queues
+from jupyter_agent.hub.turns import Turns
 from jupyter_agent.hub.users import Users
 from jupyter_agent.hub.watches import Watches
 
@@ -23,3 +24,4 @@ class Services:
     queues: Queues
     config: str
     connections: dict[str, Connection] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)

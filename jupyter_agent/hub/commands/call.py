@@ -31,17 +31,22 @@ class Call:
     caller: Caller
     id: str
 
-    async def read(self, collection: str, job: Callable[[Collection], T], *, queryas: str = "") -> T:
+    async def read(
+        self, collection: str, job: Callable[[Collection], T], *, queryas: str = "", is_short: bool = False
+    ) -> T:
         """Run ``job`` on a collection as this caller sees it; with ``queryas``, what that user or role sees of it.
 
-        Raises `AccessDenied` when the caller may not read that user or role.
+        Unless it ``is_short``, it waits while others of this user are under way. Raises `AccessDenied` when the caller
+        may not read that user or role.
         """
 
         def run(documents: Documents) -> T:
             view = self._other(documents, queryas) if queryas else None
             return job(self._open(documents, collection, view))
 
-        return await self.services.store.read(run)
+        if is_short:
+            return await self.services.store.read(run)
+        return await self.services.turns.take(self.caller.id, lambda: self.services.store.read(run))
 
     async def write(self, collection: str, job: Callable[[Collection], T]) -> T:
         """The same for a job that writes; all of it is on disk when this returns, or nothing is."""

@@ -11,6 +11,7 @@ from jupyter_agent.hub.data.aggregates import compile_pipeline
 from jupyter_agent.hub.data.documents import parse, parse_object, wire
 from jupyter_agent.hub.data.filters import Filter, compile_text
 from jupyter_agent.hub.data.results import Order, order_of, projection_of
+from jupyter_agent.hub.data.updates import check_update
 from jupyter_agent.hub.operations import ALL, Collection, check_number, collection_name
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 
@@ -37,7 +38,8 @@ async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
     def job(collection: Collection) -> str:
         return collection.query(wanted, order=order, skip=request.skip, top=request.top, projection=shown)
 
-    return pb.QueryResponse(results=await call.read(name, job, queryas=request.queryas))
+    results = await call.read(name, job, queryas=request.queryas, is_short=wanted.id is not None)
+    return pb.QueryResponse(results=results)
 
 
 async def count(call: Call, request: pb.CountRequest) -> pb.CountResponse:
@@ -111,8 +113,10 @@ async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.U
     name = collection_name(request.collectionname)
     query, text = request.query, request.document
     wanted = await off_loop(query, lambda: _filter(query))
-    update = await off_loop(text, lambda: parse_object(text, "document"))
-    matched, modified = await call.write(name, lambda collection: collection.update_document(wanted, update))
+    update = await off_loop(text, lambda: _update(text))
+    # Looked for by a reader: nobody can write while the writer looks through a big collection.
+    ids = [wanted.id] if wanted.id else await call.read(name, lambda collection: collection.updatable(wanted))
+    matched, modified = await call.write(name, lambda collection: collection.update_document(wanted, update, ids))
     result = pb.UpdateResult(acknowledged=True, matchedCount=matched, modifiedCount=modified)
     return pb.UpdateDocumentResponse(opresult=result)
 
@@ -207,6 +211,12 @@ async def _password(call: Call, collection: str, item: Document) -> str | None:
     if collection != "users" or "newpassword" not in item or not call.caller.is_admin:
         return None
     return await call.services.users.hashed(item.pop("newpassword"))
+
+
+def _update(text: str) -> Document:
+    update = parse_object(text, "document")
+    check_update(update)
+    return update
 
 
 def _filter(text: str) -> Filter:

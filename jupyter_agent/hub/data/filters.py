@@ -50,6 +50,12 @@ class Filter:
     parameters: tuple[Any, ...]
     query: dict[str, Any]
 
+    @property
+    def id(self) -> str | None:
+        """The id of the only document that can match, ``None`` where several may."""
+        found = self.query.get("_id")
+        return found if isinstance(found, str) else None
+
     def condition(self, scalars: frozenset[str]) -> tuple[str, list[Any]]:
         """The same SQL for a collection where no document has a list at these paths: plainer, so more can use it."""
         return sql.superset(self.query, scalars) if scalars else (self.where, list(self.parameters))
