@@ -504,6 +504,8 @@ def test_what_cannot_be_done_is_said(exported: Path, tmp_path: Path) -> None:
     assert "nothing to export" in refused(tmp_path / "nobody", "export", tmp_path / "x.tar.gz")
     assert "There is no" in refused(home, "import", tmp_path / "nothing.tar.gz")
     assert "give its --openflow URL" in refused(home, "import", "--username", "x", exported / "all")
+    nobody = ("--openflow", "ws://127.0.0.1:9", exported / "all")
+    assert "nothing answers there" in refused(tmp_path / "nobody", "import", *nobody, text="token\n")
     assert "do not apply" in refused(home, "import", "--openflow", "ws://x", "--skip", exported / "all")
     shutil.copytree(home, tmp_path / "copy")
     (damaged,) = (tmp_path / "copy" / "hub" / "files").iterdir()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from jupyter_agent.errors import AccessDenied, InvalidInput, ServerRefused, Unavailable
+from jupyter_agent.errors import AccessDenied, InvalidInput, ServerRefused, TimedOut, Unavailable
 from jupyter_agent.hub.data.moving import renamed
 from jupyter_agent.hub.transfer.disk import Say, lines_of
 from jupyter_agent.hub.transfer.layout import FILES, Part
@@ -27,6 +27,9 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 ATTEMPTS = 5
+FIRST_S = 4
+"""An address that nobody answers at is told after so long; a server that is only slow gets the time of `CONNECT_S`."""
+
 CONNECT_S = 30
 BATCH = 100
 BATCH_BYTES = 4 << 20
@@ -83,7 +86,10 @@ async def send(export: Export, url: str, username: str, secret: str, *, say: Say
     """
     credentials = Credentials(username=username, password=secret) if username else Credentials(jwt=secret)
     async with Client(url, credentials, version="", kind="jupyter_agent") as client:
-        user = await client.connected(CONNECT_S)
+        try:
+            user = await client.connected(FIRST_S)
+        except TimedOut:
+            user = await client.connected(CONNECT_S)
         sender = _Sender(client, export, say, is_admin=rights.ADMINS in user.principals)
         await sender.run()
         return sender.sent
