@@ -161,7 +161,8 @@ def _told(report: Report) -> str:
     if report.same_names:
         text += f"\nThe hub's own stay for: {', '.join(report.same_names)}."
     if report.without_password:
-        text += f"\nWithout a password (jupyter agent hub user add NAME --password-stdin): {', '.join(report.without_password)}."
+        names = ", ".join(report.without_password)
+        text += f"\nWithout a password (jupyter agent hub user add NAME --password-stdin): {names}."
     return text
 
 
