@@ -491,6 +491,21 @@ async def test_an_agent_is_never_taken_for_one_that_another_made(ann: Client, bo
     assert (await register(ann, hostname="given", username="ann"))["_id"] == given["_id"]
 
 
+async def test_who_deletes_a_file_does_not_learn_what_uses_it(ann: Client, bob: Client, tmp_path: Path) -> None:
+    path = tmp_path / "f.tgz"
+    path.write_bytes(b"x")
+    file = await ann.upload(path)
+    (document,) = await ann.query("fs.files", {"_id": file})
+    acl = [*document["metadata"]["_acl"], {"_id": id_of(bob), "rights": READ}]
+    await ann.update_one("fs.files", {**document, "metadata": {**document["metadata"], "_acl": acl}})
+    package = await bob.insert_one("agents", {"_type": "package", "name": "a plan of bob's", "fileid": file})
+    with pytest.raises(ServerRefused, match=r"in use by an agent/workitem \(one that you may not read\)"):
+        await ann.delete_one("fs.files", file)
+    await bob.update_one("agents", {**package, "_acl": [*package["_acl"], {"_id": id_of(ann), "rights": READ}]})
+    with pytest.raises(ServerRefused, match=r"in use by an agent/workitem \(package a plan of bob's\)"):
+        await ann.delete_one("fs.files", file)
+
+
 async def test_nobody_learns_a_users_name_from_a_queue(ann: Client, bob: Client, admin: Client) -> None:
     ace = pb.Ace(_id=id_of(ann), rights=READ)
     queue = pb.WorkItemQueue(name=f"queue {new_id()}", _acl=[ace])

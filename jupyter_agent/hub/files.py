@@ -114,12 +114,12 @@ class Files:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
-def guard(documents: Documents, _caller: Caller, old: Document | None, new: Document | None) -> None:
+def guard(documents: Documents, caller: Caller, old: Document | None, new: Document | None) -> None:
     """The rules of ``fs.files``: made by upload alone, never changed in content, not deleted while in use."""
     if old is None:
         raise InvalidInput("Files are made by upload.")
     if new is None:
-        _check_unused(documents, old)
+        _check_unused(documents, caller, old)
         return
     if not isinstance(new.get("filename"), str):
         raise InvalidInput("A file's filename must be a text.")
@@ -194,10 +194,13 @@ def user_of(documents: Documents, file: Document) -> Document | None:
     return next(documents.find("workitems", wanted, holding=fileid), None)
 
 
-def _check_unused(documents: Documents, file: Document) -> None:
-    if (user := user_of(documents, file)) is not None:
+def _check_unused(documents: Documents, caller: Caller, file: Document) -> None:
+    if (user := user_of(documents, file)) is None:
+        return
+    what = "one that you may not read"
+    if caller.may("agents", user, Right.READ):  # or workitems: it is the same there
         what = f"{user.get('_type')} {user.get('name') or user['_id']}"
-        raise Conflict(f"Cannot delete file, it is in use by an agent/workitem ({what}).")
+    raise Conflict(f"Cannot delete file, it is in use by an agent/workitem ({what}).")
 
 
 def _ids(documents: Documents) -> set[str]:
