@@ -14,8 +14,9 @@ import pytest
 from jupyter_agent.errors import ServerRefused
 from jupyter_agent.hub import commands
 from jupyter_agent.hub.data.documents import new_id
-from jupyter_agent.openflow.client import Client
+from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
+from jupyter_agent.openflow.rest import Rest
 from jupyter_agent.openflow.rights import ADMINS
 from tests.hub_peers import ask, hub_on_a_new_home
 from tests.openflow_peers import Hub
@@ -237,6 +238,20 @@ async def test_an_unknown_custom_command_has_an_empty_result(client: Client, thi
 
 
 READS_TEXT = {"parse", "parse_object", "compile_text", "compile_filter", "compile_pipeline", "_filter", "_order"}
+
+
+async def test_long_answers_are_what_short_ones_are(client: Client, hub: Hub, things: str) -> None:
+    """They are made in another thread, and encoded already when they come to the network."""
+    text = "é" * 600_000
+    long = await client.insert_one(things, {"_id": "long", "text": text, "l": list(range(12_000))})
+    assert long["text"] == text
+    assert await client.query(things, {}) == [long]
+    assert await client.aggregate(things, [{"$project": {"text": 1, "_id": 0}}]) == [{"text": text}]
+    assert await client.get_document_version(things, "long", 0) == long
+    assert await client.distinct(things, "l") == [str(number) for number in range(12_000)]
+    assert (await client.update_one(things, {**long, "n": 1}))["_version"] == 1
+    rest = Rest(hub.url, Credentials(jwt=hub.ready["jwt"]))
+    assert (await rest.query(things, {}))[0]["text"] == text
 
 
 def calls_in(node: ast.AST) -> Iterator[ast.Call]:

@@ -91,6 +91,13 @@ def test_the_data_may_come_in_other_forms(hub: Hub, form: str) -> None:
     assert (command, reply.result) == ("countreply", 0)
 
 
+def test_long_answers_are_what_short_ones_are(hub: Hub) -> None:
+    item = {"_id": "long", "text": "é" * 600_000}
+    assert result(hub, "InsertOne", collectionname="long answers", item=item)["text"] == item["text"]
+    (found,) = result(hub, "Query", collectionname="long answers", query={})
+    assert found["text"] == item["text"]
+
+
 def test_the_token_may_stand_in_the_envelope(hub: Hub) -> None:
     assert enveloped(hub, "count", '{"collectionname": "t"}', jwt=hub.ready["jwt"])[0] == "countreply"
 

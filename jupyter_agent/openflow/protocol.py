@@ -37,6 +37,9 @@ MAX_RECORD = 160 << 20
 BIG = 1 << 20
 """Bytes of a record whose encoding and decoding are worth a thread: they would hold up an event loop."""
 
+MANY = 10_000
+"""Values in a list that are worth the same."""
+
 PIECE = 1 << 20
 """Bytes in one message of a WebSocket: records may be cut anywhere, and proxies like messages small."""
 
@@ -241,7 +244,9 @@ def _is_big(value: object) -> bool:
         return len(value) > BIG
     if isinstance(value, Message):
         return is_big(value)
-    return isinstance(value, Sequence) and any(isinstance(each, Message) or _is_big(each) for each in value)
+    if not isinstance(value, Sequence):
+        return False
+    return len(value) > MANY or any(isinstance(each, Message) or _is_big(each) for each in value)
 
 
 def _data_field(data: Encoded) -> list[bytes]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message  # noqa: TID251 - what commands take and return
+
 from jupyter_agent.errors import AccessDenied
 from jupyter_agent.hub import agents, files, users, workitem_queues, workitems
 from jupyter_agent.hub.callers import Caller, Document
@@ -14,12 +16,17 @@ from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.operations import Collection, Guard
 from jupyter_agent.hub.services import Services
+from jupyter_agent.openflow.protocol import Encoded, encoded
 from jupyter_agent.openflow.rights import Right
 
 T = TypeVar("T")
+Reply = Message | Encoded
 
 BIG = 20_000
 """Characters of JSON that are worth a thread: they would hold up the event loop."""
+
+BIG_COPY = 500_000
+"""The same where they are JSON already, and are copied alone."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class Call:
 async def off_loop(text: str, work: Callable[[], T]) -> T:
     """Do ``work`` on ``text``: at once, or in a thread when the text is long."""
     return work() if len(text) < BIG else await asyncio.to_thread(work)
+
+
+async def answer(size: int, make: Callable[[], Message], *, big: int = BIG) -> Reply:
+    """The reply that ``make`` makes of so many characters: a long one is made and encoded in a thread."""
+    return make() if size < big else await asyncio.to_thread(lambda: encoded(make()))
 
 
 def admins_only(_documents: Documents, caller: Caller, _old: Document | None, _new: Document | None) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.hub.callers import Document
-from jupyter_agent.hub.commands.call import Call, Command, off_loop
+from jupyter_agent.hub.commands.call import BIG_COPY, Call, Command, Reply, answer, off_loop
 from jupyter_agent.hub.data.aggregates import compile_pipeline
 from jupyter_agent.hub.data.documents import parse, parse_object, wire
 from jupyter_agent.hub.data.filters import Filter, compile_text
@@ -22,7 +22,7 @@ MAX_IDS = 100_000
 """Ids in one command that deletes."""
 
 
-async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
+async def query(call: Call, request: pb.QueryRequest) -> Reply:
     """Find documents."""
     name = collection_name(request.collectionname)
     _refuse_extras(request)
@@ -39,7 +39,7 @@ async def query(call: Call, request: pb.QueryRequest) -> pb.QueryResponse:
         return collection.query(wanted, order=order, skip=request.skip, top=request.top, projection=shown)
 
     results = await call.read(name, job, queryas=request.queryas, is_short=wanted.id is not None)
-    return pb.QueryResponse(results=results)
+    return await answer(len(results), lambda: pb.QueryResponse(results=results), big=BIG_COPY)
 
 
 async def count(call: Call, request: pb.CountRequest) -> pb.CountResponse:
@@ -51,14 +51,14 @@ async def count(call: Call, request: pb.CountRequest) -> pb.CountResponse:
     return pb.CountResponse(result=result)
 
 
-async def aggregate(call: Call, request: pb.AggregateRequest) -> pb.AggregateResponse:
+async def aggregate(call: Call, request: pb.AggregateRequest) -> Reply:
     """Let documents pass through the stages of a pipeline. A ``hint`` is not needed: indexes are found."""
     name = collection_name(request.collectionname)
     _refuse_extras(request)
     text = request.aggregates
     pipeline = await off_loop(text, lambda: compile_pipeline(parse(text, "aggregates")))
     results = await call.read(name, lambda collection: collection.aggregate(pipeline), queryas=request.queryas)
-    return pb.AggregateResponse(results=results)
+    return await answer(len(results), lambda: pb.AggregateResponse(results=results), big=BIG_COPY)
 
 
 async def distinct(call: Call, request: pb.DistinctRequest) -> pb.DistinctResponse:
@@ -69,32 +69,35 @@ async def distinct(call: Call, request: pb.DistinctRequest) -> pb.DistinctRespon
         raise InvalidInput("The options of distinct are not offered by this hub.")
     wanted = await off_loop(request.query, lambda: _filter(request.query))
     field, queryas = request.field, request.queryas
-    results = await call.read(name, lambda collection: collection.distinct(field, wanted), queryas=queryas)
-    return pb.DistinctResponse(results=results)
+
+    def job(collection: Collection) -> pb.DistinctResponse:
+        return pb.DistinctResponse(results=collection.distinct(field, wanted))
+
+    return await call.read(name, job, queryas=queryas)
 
 
-async def get_document_version(call: Call, request: pb.GetDocumentVersionRequest) -> pb.GetDocumentVersionResponse:
+async def get_document_version(call: Call, request: pb.GetDocumentVersionRequest) -> Reply:
     """Read a document as it was. Nothing is encrypted here, so ``decrypt`` changes nothing."""
     name = collection_name(request.collectionname)
     result = await call.read(name, lambda collection: wire(collection.version(request.id, request.version)))
-    return pb.GetDocumentVersionResponse(result=result)
+    return await answer(len(result), lambda: pb.GetDocumentVersionResponse(result=result), big=BIG_COPY)
 
 
-async def insert_one(call: Call, request: pb.InsertOneRequest) -> pb.InsertOneResponse:
+async def insert_one(call: Call, request: pb.InsertOneRequest) -> Reply:
     """Insert a document."""
     text = request.item  # once: each time it is decoded anew
     (document,) = await _insert(call, request.collectionname, [await _item(text)])
-    return pb.InsertOneResponse(result=await off_loop(text, lambda: wire(document)))
+    return await answer(len(text), lambda: pb.InsertOneResponse(result=wire(document)))
 
 
-async def insert_many(call: Call, request: pb.InsertManyRequest) -> pb.InsertManyResponse:
+async def insert_many(call: Call, request: pb.InsertManyRequest) -> Reply:
     """Insert documents: all of them, or none."""
-    text = request.items
+    text, skip = request.items, request.skipresults
     documents = await _insert(call, request.collectionname, await _items(text))
-    return pb.InsertManyResponse(results=await _results(text, documents, skip=request.skipresults))
+    return await answer(len(text), lambda: pb.InsertManyResponse(results=_results(documents, skip=skip)))
 
 
-async def update_one(call: Call, request: pb.UpdateOneRequest) -> pb.UpdateOneResponse:
+async def update_one(call: Call, request: pb.UpdateOneRequest) -> Reply:
     """Replace a document."""
     name = collection_name(request.collectionname)
     text = request.item
@@ -105,7 +108,7 @@ async def update_one(call: Call, request: pb.UpdateOneRequest) -> pb.UpdateOneRe
         return collection.with_password(collection.update_one(item), password)
 
     document = await call.write(name, job)
-    return pb.UpdateOneResponse(result=await off_loop(text, lambda: wire(document)))
+    return await answer(len(text), lambda: pb.UpdateOneResponse(result=wire(document)))
 
 
 async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.UpdateDocumentResponse:
@@ -121,7 +124,7 @@ async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.U
     return pb.UpdateDocumentResponse(opresult=result)
 
 
-async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest) -> pb.InsertOrUpdateOneResponse:
+async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest) -> Reply:
     """Update the document that agrees in the fields named, or insert one."""
     name = collection_name(request.collectionname)
     text = request.item
@@ -132,13 +135,13 @@ async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest)
         return collection.with_password(collection.insert_or_update(request.uniqeness, item), password)
 
     document = await call.write(name, job)
-    return pb.InsertOrUpdateOneResponse(result=await off_loop(text, lambda: wire(document)))
+    return await answer(len(text), lambda: pb.InsertOrUpdateOneResponse(result=wire(document)))
 
 
-async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyRequest) -> pb.InsertOrUpdateManyResponse:
+async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyRequest) -> Reply:
     """The same for many: all of them, or none."""
     name = collection_name(request.collectionname)
-    text = request.items
+    text, skip = request.items, request.skipresults
     items = await _items(text)
     passwords = [await _password(call, name, item) for item in items]
 
@@ -147,7 +150,7 @@ async def insert_or_update_many(call: Call, request: pb.InsertOrUpdateManyReques
         return [collection.with_password(*pair) for pair in zip(written, passwords, strict=True)]
 
     documents = await call.write(name, job)
-    return pb.InsertOrUpdateManyResponse(results=await _results(text, documents, skip=request.skipresults))
+    return await answer(len(text), lambda: pb.InsertOrUpdateManyResponse(results=_results(documents, skip=skip)))
 
 
 async def delete_one(call: Call, request: pb.DeleteOneRequest) -> pb.DeleteOneResponse:
@@ -202,8 +205,8 @@ async def _items(text: str) -> list[Document]:
     return items
 
 
-async def _results(text: str, documents: list[Document], *, skip: bool) -> str:
-    return "[]" if skip else await off_loop(text, lambda: wire(documents))
+def _results(documents: list[Document], *, skip: bool) -> str:
+    return "[]" if skip else wire(documents)
 
 
 async def _password(call: Call, collection: str, item: Document) -> str | None:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands take
 from jupyter_agent.errors import AccessDenied, InvalidInput
 from jupyter_agent.hub.callers import Caller
 from jupyter_agent.hub.commands import collections, custom, documents, files, messaging, refused, workitems
-from jupyter_agent.hub.commands.call import Call, Command
+from jupyter_agent.hub.commands.call import Call, Command, Reply
 from jupyter_agent.hub.commands.signin import caller_of, sign_in
 from jupyter_agent.hub.network.connection import Connection
 from jupyter_agent.hub.services import Services
@@ -23,7 +23,7 @@ READING = frozenset({
 """What a user may do who is locked for writing."""
 
 
-async def perform(services: Services, connection: Connection, envelope: Envelope, request: Message) -> Message:
+async def perform(services: Services, connection: Connection, envelope: Envelope, request: Message) -> Reply:
     """Do what an envelope asks for; the message of the reply. Raises `AgentError` for the client to read."""
     name = envelope.command.lower()
     if name == "signin":
@@ -32,7 +32,7 @@ async def perform(services: Services, connection: Connection, envelope: Envelope
         raise InvalidInput(f"The command {name} is not offered by this hub.")
     caller = await caller_of(services, connection, envelope)
     _check_unlocked(caller, name, request)
-    reply: Message = await COMMANDS[name](Call(services, connection, caller, envelope.id), request)
+    reply: Reply = await COMMANDS[name](Call(services, connection, caller, envelope.id), request)
     return reply
 
 

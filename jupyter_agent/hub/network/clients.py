@@ -11,6 +11,7 @@ from google.protobuf.message import Message  # noqa: TID251 - what commands take
 
 from jupyter_agent.errors import AgentError, SignInFailed, Unavailable
 from jupyter_agent.hub.callers import Caller
+from jupyter_agent.hub.commands.call import Reply
 from jupyter_agent.hub.commands.signin import user_message
 from jupyter_agent.hub.commands.table import perform
 from jupyter_agent.hub.network.connection import Connection
@@ -89,7 +90,7 @@ class Clients:
         self.check_room()
         rate = Rate(self._rate)
 
-        async def performed(connection: Connection, envelope: Envelope, request: Message) -> Message:
+        async def performed(connection: Connection, envelope: Envelope, request: Message) -> Reply:
             rate.spend()
             return await perform(self._services, connection, envelope, request)
 

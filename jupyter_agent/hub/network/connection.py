@@ -95,7 +95,7 @@ def _weight(part: bytes | None) -> int:
     return len(part or b"") + PART_OVERHEAD
 
 
-Perform = Callable[["Connection", Envelope, Message], Awaitable[Message]]
+Perform = Callable[["Connection", Envelope, Message], Awaitable[Message | Encoded]]
 
 
 class Connection:
@@ -293,7 +293,9 @@ class Connection:
         data = envelope.data.value
         request = unpack(envelope) if len(data) < BIG else await asyncio.to_thread(unpack, envelope)
         reply = await self._perform(self, envelope, request)
-        return await asyncio.to_thread(encoded, reply) if is_big(reply) else reply
+        if isinstance(reply, Encoded) or not is_big(reply):
+            return reply
+        return await asyncio.to_thread(encoded, reply)
 
     def _refuse(self, envelope: Envelope, message: str) -> asyncio.Future[None]:
         return self.send("error", ErrorResponse(message=message[:MAX_SENTENCE]), rid=envelope.id)

@@ -19,6 +19,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.web import stream_request_body  # noqa: TID251 - the hub is a server
 
 from jupyter_agent.errors import AgentError, InvalidInput, ProtocolError
+from jupyter_agent.hub.commands.call import Reply
 from jupyter_agent.hub.commands.table import perform
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.hub.network.connection import Connection
@@ -26,7 +27,7 @@ from jupyter_agent.hub.network.outbox import Record
 from jupyter_agent.hub.network.plain import message_of, plain_result
 from jupyter_agent.hub.network.routes import MAX_SENTENCE, Front, Route, in_a_sentence
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from jupyter_agent.openflow.protocol import is_big, request_type, unpack
+from jupyter_agent.openflow.protocol import Encoded, encoded, is_big, reply_type, request_type, unpack
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class Request(Route):
         """Do work on the request: in a thread when it is big."""
         return await asyncio.to_thread(work) if self._is_big else work()
 
-    async def perform(self, command: str, request: Message, *, jwt: str = "", id: str = "") -> Message:  # noqa: A002
+    async def perform(self, command: str, request: Message, *, jwt: str = "", id: str = "") -> Reply:  # noqa: A002
         """Do a command as the owner of the token. Raises `RateExceeded` when that one asked too often."""
         self.front.rates.spend(jwt or self.token or self.request.remote_ip or "")
         name = command.lower()
@@ -157,13 +158,14 @@ class Envelopes(Request):
             )
         await self._send(answer, reply, rid=id)
 
-    async def _send(self, command: str, message: Message, *, rid: str) -> None:
+    async def _send(self, command: str, message: Reply, *, rid: str) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
         head = {"command": command, "priority": 2, "seq": 0, "id": new_id(), "rid": rid}
-        type_url = f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
+        data = message if isinstance(message, Encoded) else encoded(message)
+        type_url = f"type.googleapis.com/{data.name}"
         self.write(orjson.dumps(head)[:-1] + b',"data":{"type_url":' + orjson.dumps(type_url))
         self.write(b',"value":{"type":"Buffer","data":[')
-        for piece in _numbers(message.SerializeToString()):
+        for piece in _numbers(data.value):
             self.write(piece)
             await self.flush()
         await self.finish(b']}},"jwt":"","traceid":"","spanid":""}')
@@ -183,7 +185,8 @@ class Plain(Request):
             raise ProtocolError(f"no such type: openiap.{command}")
         request = await self.aside(lambda: message_of(found, given))
         reply = await self.perform(command, request)
-        text = await asyncio.to_thread(_twice, reply) if is_big(reply) else _twice(reply)
+        is_long = isinstance(reply, Encoded) or is_big(reply)
+        text = await asyncio.to_thread(_twice, command, reply) if is_long else _twice(command, reply)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         await self.finish(text)
 
@@ -195,8 +198,11 @@ def _parsed(body: bytes | bytearray) -> Any:
         raise InvalidInput(f"The request is not valid JSON: {error}.") from error
 
 
-def _twice(reply: Message) -> bytes:
+def _twice(command: str, reply: Reply) -> bytes:
     """The result in JSON, in a JSON string."""
+    if isinstance(reply, Encoded):
+        kind = reply_type(command)
+        reply = kind.FromString(reply.value) if kind is not None else pb.Noop()
     return orjson.dumps(orjson.dumps({"result": plain_result(reply)}).decode())
 
 
