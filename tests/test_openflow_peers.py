@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,25 @@ async def test_an_upload_that_is_refused_settles_at_once_and_sends_no_more(tmp_p
             await client.upload(path)
         assert client.is_connected
     assert parts < 100
+
+
+@pytest.mark.parametrize("refused", ["beginstream", "endstream"])
+async def test_an_upload_of_which_a_part_exceeded_the_limit_is_made_again(tmp_path: Path, refused: str) -> None:
+    begun: list[str] = []
+
+    async def behave(peer: Peer, envelope: Envelope, message: Message) -> None:
+        if isinstance(message, pb.UploadRequest):
+            begun.append(envelope.id)
+        if envelope.command == refused and len(begun) == 1:
+            error = pb.ErrorResponse(message="Rate limit exceeded consumedPoints: 31")
+            await peer.send("error", error, rid=envelope.id)
+        elif envelope.command == "endstream" and envelope.rid == begun[-1] and len(begun) == 2:
+            await peer.send("uploadreply", pb.UploadResponse(id="f"), rid=envelope.rid)
+
+    (path := tmp_path / "x").write_bytes(b"content")
+    async with odd_peer(behave) as url, odd_client(url) as client:
+        assert await client.upload(path) == "f"
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("length", [4, 6])
@@ -423,6 +443,29 @@ async def test_servers_of_another_kind_are_told_apart(answer: bytes | None) -> N
             await client.connected(0)
     assert url in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://app.example.org/login?x=1", "OpenFlow is at https://app.example.org: put that in the address"),
+        ("ws://app.example.org:8/ws/v2", "OpenFlow is at ws://app.example.org:8: put that in the address"),
+        ("/login", "answers with HTTP 301 instead of a WebSocket"),
+        ("https://[", "answers with HTTP 301 instead of a WebSocket"),
+    ],
+)
+async def test_no_redirect_is_followed(location: str, said: str) -> None:
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head.encode())
+        writer.close()
+
+    server = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    async with server, odd_client(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        await until(lambda: client.last_error)
+        with pytest.raises(Unavailable, match=re.escape(said)):
+            await client.connected(0)
 
 
 # Addresses, certificates, delays

@@ -120,6 +120,7 @@ ERROR = pb.ErrorResponse(message="Access denied", stack="/srv/app/x.js:1")
         (200, '{"command": "countreply", "data": {"value": "!"}}', ProtocolError, "data is none"),
         (200, '{"command": "countreply", "data": {"value": {"data": [999]}}}', ProtocolError, "data is none"),
         (200, '{"command": "countreply", "data": {"value": {"data": "x"}}}', ProtocolError, ""),
+        (200, '{"command": "countreply", "data": {"value": 99999999999999}}', ProtocolError, "data is none"),
         (200, '{"command": "countreply", "data": {"value": {"data": [255]}}}', ProtocolError, "decoded"),
     ],
 )

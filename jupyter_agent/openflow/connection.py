@@ -68,6 +68,8 @@ class Pending:
     reply: asyncio.Future[Message]
     take: Callable[[bytes], Awaitable[None]] | None = None
     id: str = field(default_factory=new_id)
+    parts: list[str] = field(default_factory=list)
+    """Ids of envelopes that belong to it and that the server may refuse by themselves."""
     heard_at: float = 0.0
     is_large: bool = False
 
@@ -244,7 +246,8 @@ class Connection:
         try:
             yield pending
         finally:
-            del self._pending[pending.id]
+            for each in (pending.id, *pending.parts):
+                del self._pending[each]
             pending.drop()
 
     def _post(
@@ -262,7 +265,11 @@ class Connection:
     async def _sent(self, command: str, message: Message, pending: Pending) -> None:
         """Send a part and wait until it has left, or until the request was answered, which ends it."""
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._post(command, message, id=new_id(), rid=pending.id, sent=sent)
+        part = new_id()
+        if command != "stream":  # the server's limit for a second leaves these out alone
+            pending.parts.append(part)
+            self._pending[part] = pending
+        self._post(command, message, id=part, rid=pending.id, sent=sent)
         either: set[asyncio.Future[Any]] = {sent, pending.reply}
         await asyncio.wait(either, timeout=self._keep_alive.silent_s, return_when=asyncio.FIRST_COMPLETED)
         if pending.reply.done():

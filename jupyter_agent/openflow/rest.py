@@ -195,6 +195,6 @@ def data_of(envelope: dict[str, Any]) -> bytes:
     try:
         if isinstance(found, str):
             return base64.b64decode(found, validate=True)
-        return bytes(found or ())
+        return bytes(list(found or ()))  # of a number, `bytes` would make as many zeros
     except (binascii.Error, ValueError, TypeError) as error:
         raise ProtocolError("OpenFlow sent a reply whose data is none.") from error

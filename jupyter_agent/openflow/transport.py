@@ -14,19 +14,22 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus
 
 from jupyter_agent import __version__
 from jupyter_agent.errors import AgentError, ConnectionLost, Unavailable
-from jupyter_agent.openflow.address import Address
+from jupyter_agent.openflow.address import WEBSOCKET, Address
 from jupyter_agent.openflow.protocol import BIG, MAX_RECORD, Envelope, Session, decode, in_pieces
 from jupyter_agent.openflow.trust import distrust, trust
 
 log = logging.getLogger(__name__)
 socket_log = logging.getLogger(f"{__name__}.socket")
 socket_log.setLevel(logging.INFO)  # at DEBUG, websockets writes down what is sent: passwords and tokens
+
+MAX_PLACE = 200
 
 CLOSE_S = 2.0
 """How long the server may take to say goodbye."""
@@ -110,12 +113,20 @@ def open_transport(
     return opening(address, timeout_s=timeout_s, ca_file=ca_file)
 
 
+class Straight(connect):
+    """Follows no redirect: the credentials would go to wherever that leads."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        """Make an error of it, like others."""
+        return exc
+
+
 @contextlib.asynccontextmanager
 async def open_socket(address: Address, *, timeout_s: float, ca_file: Path | None) -> AsyncIterator[Transport]:
     """A WebSocket."""
     context = await asyncio.to_thread(trust, ca_file) if address.tls else None
     try:
-        socket = await connect(
+        socket = await Straight(
             address.url,
             ssl=context,
             proxy=None if address.is_loopback else True,
@@ -165,8 +176,7 @@ def unreachable(url: str, error: Exception) -> AgentError:
     if isinstance(error, TimeoutError):
         return Unavailable(f"OpenFlow at {url} does not answer.")
     if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        return Unavailable(f"{url} answers with HTTP {status} instead of a WebSocket: check the address of OpenFlow.")
+        return Unavailable(answered(url, error.response.status_code, error.response.headers.get("Location", "")))
     if isinstance(error, OSError):
         # asyncio words refusals by address, and several of them in one error without a number.
         refusal = "Connect call failed" in str(error)
@@ -176,3 +186,13 @@ def unreachable(url: str, error: Exception) -> AgentError:
         return Unavailable(f"OpenFlow at {url} cannot be reached ({error}).")
     log.error("The connection to %s failed in an unknown way", url, exc_info=error)
     return Unavailable(f"OpenFlow at {url} cannot be reached ({type(error).__name__}).")
+
+
+def answered(url: str, status: int, location: str) -> str:
+    """What an answer means that is no WebSocket, in a sentence; of a redirect, the scheme, host and port are told."""
+    with contextlib.suppress(ValueError):
+        there, here = urlsplit(location), urlsplit(url)
+        if there.hostname and (WEBSOCKET.get(there.scheme), there.netloc) != (here.scheme, here.netloc):
+            place = f"{there.scheme}://{there.netloc}"[:MAX_PLACE]
+            return f"{url} says that OpenFlow is at {place}: put that in the address if you trust it."
+    return f"{url} answers with HTTP {status} instead of a WebSocket: check the address of OpenFlow."
