@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agent.errors import AgentError, Conflict, InvalidInput, Unavailable
+from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, Unavailable
 from jupyter_agent.home import Lock
 from jupyter_agent.packages.manifest import Manifest, package_root
 from jupyter_agent.packages.packing import pack
@@ -177,5 +177,8 @@ async def _download(client: Client, fileid: str, folder: Path, *, jwt: str) -> N
         if leftover.is_dir():
             await to_its_end(partial(shutil.rmtree, leftover))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{fileid}.") as scratch:
-        archive = await client.download(fileid, Path(scratch), jwt=jwt)
+        try:
+            archive = await client.download(fileid, Path(scratch), jwt=jwt)
+        except Failed as error:
+            raise Failed(f"The package's archive could not be fetched: {error}") from error
         await to_its_end(lambda: unpack(archive, folder))
