@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput, NotFound, Unavailable
+from jupyter_agent.home import sync
 from jupyter_agent.hub.callers import Caller, Document, checked_acl, granted
 from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.filters import compile_filter
@@ -236,11 +237,7 @@ def _finish(file: IO[bytes], temporary: Path, path: Path) -> int:
         os.fsync(file.fileno())
         length = file.tell()
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
     return length
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jupyter_agent.errors import Conflict, Failed, InvalidInput
+from jupyter_agent.home import sync
 from jupyter_agent.openflow.protocol import CHUNK
 
 NAME_BYTES = 255
@@ -143,7 +144,7 @@ class Arrival:
             self._file.close()
             landed = temporary.replace(self._folder / name)
             self._path = None
-            sync_folder(self._folder)
+            sync(self._folder)
             return landed
 
     def discard(self) -> None:
@@ -198,12 +199,3 @@ def open_kept(path: Path) -> int:
             raise Conflict(f"This file is being downloaded to {path.parent} already.") from error
         raise
     return descriptor
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

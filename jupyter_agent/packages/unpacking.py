@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, NotFound, Unavailable
+from jupyter_agent.home import sync
 from jupyter_agent.packages.manifest import package_root
 
 BROKEN = (
@@ -101,7 +102,7 @@ def unpack(archive: Path, folder: Path, *, bounds: Bounds = BOUNDS) -> None:
             _write_symlinks(layout, content, PurePosixPath(root.relative_to(content).as_posix()))
             _make_durable(root)
             root.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
 
 
 def plan(entries: Iterable[Entry], *, packed_bytes: int, bounds: Bounds) -> Layout:
@@ -352,13 +353,5 @@ def _make_durable(root: Path) -> None:
         for name in names:
             path = Path(folder, name)
             if not path.is_symlink():
-                _sync(path)
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                sync(path)
+        sync(Path(folder))

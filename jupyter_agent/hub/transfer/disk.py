@@ -87,15 +87,6 @@ def synced(file: IO[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def plain(folder: Path, name: str) -> IO[bytes]:
     """A plain file in an export. Raises `InvalidInput` for a link, and where there is none."""
     path = folder / name

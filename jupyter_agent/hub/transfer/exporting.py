@@ -18,6 +18,7 @@ import orjson
 
 from jupyter_agent import __version__
 from jupyter_agent.errors import Conflict, Failed, InvalidInput, NotFound
+from jupyter_agent.home import sync
 from jupyter_agent.hub.data.documents import Date
 from jupyter_agent.hub.data.moving import Snapshot, Stored, snapshot
 from jupyter_agent.hub.files import COLLECTION as FILES_COLLECTION
@@ -29,7 +30,6 @@ from jupyter_agent.hub.transfer.disk import (
     hash_of,
     private,
     scratch,
-    sync_folder,
     synced,
     unavailable,
 )
@@ -189,7 +189,7 @@ def _whole(made: Path, held: Path, say: Say) -> Path:
             os.fsync(copy.fileno())
     for each in (folder, made / "collections", made):
         if each.is_dir():
-            sync_folder(each)
+            sync(each)
     return made
 
 
@@ -208,7 +208,7 @@ def _save(path: Path, data: bytes) -> None:
 def _move(finished: Path, target: Path) -> None:
     try:
         finished.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except OSError as error:
         if target.exists():
             raise Conflict(f"{target} is there already: name a file or folder that is not.") from error

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
-from jupyter_agent.home import read_json, write_private
+from jupyter_agent.home import read_json, sync, write_private
 from jupyter_agent.hub.callers import Document, checked_acl, security
 from jupyter_agent.hub.data.documents import Date, new_id, parse_object
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.moving import Filling, filling, renamed, same
 from jupyter_agent.hub.files import COLLECTION as FILES_COLLECTION
 from jupyter_agent.hub.operations import collection_name
-from jupyter_agent.hub.transfer.disk import Say, Told, hash_of, lines_of, plain, private, sync_folder
+from jupyter_agent.hub.transfer.disk import Say, Told, hash_of, lines_of, plain, private
 from jupyter_agent.hub.transfer.layout import FILES, PASSWORDS, Part, broken
 from jupyter_agent.hub.transfer.opening import Content, Export
 from jupyter_agent.hub.users import ROLES, SECRET_FIELDS, USERNAME
@@ -72,7 +72,7 @@ def import_export(hub: Path, export: Export, *, rule: Rule, say: Say) -> Report:
         with filling(hub / "hub.db") as store:
             work = _Import(store, export, rule, say)
             work.run(placed)
-            sync_folder(hub / "files")
+            sync(hub / "files")
     except BaseException:
         placed.take_back()
         raise
