@@ -14,13 +14,16 @@ from jupyter_agent.hub import agents, files, users, workitem_queues, workitems
 from jupyter_agent.hub.callers import Caller, Document
 from jupyter_agent.hub.data.store import Documents
 from jupyter_agent.hub.network.connection import Connection
-from jupyter_agent.hub.operations import Collection, Guard
+from jupyter_agent.hub.operations import MAX_HOLD_S, Collection, Guard
 from jupyter_agent.hub.services import Services
 from jupyter_agent.openflow.protocol import Encoded, encoded
 from jupyter_agent.openflow.rights import Right
 
 T = TypeVar("T")
 Reply = Message | Encoded
+
+MAX_SEARCH_S = 60
+"""How long one command may search: it keeps a reader busy, also when its client has gone."""
 
 BIG = 20_000
 """Characters of JSON that are worth a thread: they would hold up the event loop."""
@@ -51,13 +54,15 @@ class Call:
             view = self._other(documents, queryas) if queryas else None
             return job(self._open(documents, collection, view))
 
+        store = self.services.store
         if is_short:
-            return await self.services.store.read(run)
-        return await self.services.turns.take(self.caller.id, lambda: self.services.store.read(run))
+            return await store.read(run)
+        return await self.services.turns.take(self.caller.id, lambda: store.read(run, within_s=MAX_SEARCH_S))
 
     async def write(self, collection: str, job: Callable[[Collection], T]) -> T:
         """The same for a job that writes; all of it is on disk when this returns, or nothing is."""
-        return await self.services.store.write(lambda documents: job(self._open(documents, collection)))
+        store = self.services.store
+        return await store.write(lambda documents: job(self._open(documents, collection)), within_s=MAX_HOLD_S)
 
     def _open(self, documents: Documents, collection: str, view: Caller | None = None) -> Collection:
         return Collection(documents, self.caller, collection, guard=GUARDS.get(collection), view=view)

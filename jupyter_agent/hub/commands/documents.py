@@ -15,8 +15,8 @@ from jupyter_agent.hub.data.updates import check_update
 from jupyter_agent.hub.operations import ALL, Collection, check_number, collection_name
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 
-DELETED_AT_ONCE = 1000
-"""Documents; about a tenth of a second."""
+WRITTEN_AT_ONCE = 1000
+"""Documents that are changed or deleted before others get their turn; about a tenth of a second."""
 
 MAX_IDS = 100_000
 """Ids in one command that deletes."""
@@ -112,14 +112,22 @@ async def update_one(call: Call, request: pb.UpdateOneRequest) -> Reply:
 
 
 async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.UpdateDocumentResponse:
-    """Change documents with operators."""
+    """Change documents with operators.
+
+    Very many are changed in parts, so that others can write in between: where one cannot be changed as asked, what came
+    before stays changed, as in MongoDB.
+    """
     name = collection_name(request.collectionname)
     query, text = request.query, request.document
     wanted = await off_loop(query, lambda: _filter(query))
     update = await off_loop(text, lambda: _update(text))
     # Looked for by a reader: nobody can write while the writer looks through a big collection.
     ids = [wanted.id] if wanted.id else await call.read(name, lambda collection: collection.updatable(wanted))
-    matched, modified = await call.write(name, lambda collection: collection.update_document(wanted, update, ids))
+    matched = modified = 0
+    for begin in range(0, len(ids), WRITTEN_AT_ONCE):
+        some = ids[begin : begin + WRITTEN_AT_ONCE]
+        counts = await call.write(name, partial(Collection.update_document, wanted=wanted, update=update, ids=some))
+        matched, modified = matched + counts[0], modified + counts[1]
     result = pb.UpdateResult(acknowledged=True, matchedCount=matched, modifiedCount=modified)
     return pb.UpdateDocumentResponse(opresult=result)
 
@@ -174,8 +182,8 @@ async def delete_many(call: Call, request: pb.DeleteManyRequest) -> pb.DeleteMan
     wanted = ALL if request.ids else await off_loop(query, lambda: _filter(query))
     ids = list(request.ids) or await call.read(name, lambda collection: collection.deletable(wanted))
     deleted = 0
-    for begin in range(0, len(ids), DELETED_AT_ONCE):
-        some = ids[begin : begin + DELETED_AT_ONCE]
+    for begin in range(0, len(ids), WRITTEN_AT_ONCE):
+        some = ids[begin : begin + WRITTEN_AT_ONCE]
         deleted += await call.write(name, partial(Collection.delete_many, wanted=wanted, ids=some))
     return pb.DeleteManyResponse(affectedrows=deleted)
 

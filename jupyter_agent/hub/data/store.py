@@ -6,7 +6,9 @@ stand in a table of their own, so that no query of documents, however it is writ
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +57,11 @@ MIGRATIONS = (create, keep_history_in_collections, waiting.create)
 class Documents:
     """The store as one job sees it; ``changes`` is what the job did so far."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, within_s: float = math.inf) -> None:
+        """``within_s`` is how long the job may search. What takes longer raises `InvalidInput`."""
         self._connection = connection
+        self._within_s = within_s
+        self._until = time.monotonic() + within_s
         self._shapes: dict[str, Shape | None] = {}
         self._reading: set[sqlite3.Cursor] = set()
         self.changes: list[Change] = []
@@ -93,6 +98,7 @@ class Documents:
         rows = self._read(f"SELECT doc FROM {shape.table}{where}", parameters)  # noqa: S608 - of ours
         try:
             for (text,) in rows:
+                self._check_time()
                 document = restored(text)
                 if wanted.matches(document):
                     yield document
@@ -290,12 +296,19 @@ class Documents:
         row = first
         try:
             while row is not None:
+                self._check_time()
                 document = restored(self._connection.execute(one, row[:1]).fetchone()[0])
                 if wanted.matches(document):
                     yield document
                 row = rows.fetchone()
         finally:
             self._end(rows)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            raise InvalidInput(
+                f"This takes longer than {self._within_s:g} s: look for less at a time, or by a field with an index."
+            )
 
     def _read(self, statement: str, parameters: list[Any]) -> sqlite3.Cursor:
         cursor = self._connection.execute(statement, parameters)
@@ -365,11 +378,13 @@ class Store:
         """Call ``follower`` in the event loop with what each job changed, after its commit and in that order."""
         self._followers.append(follower)
 
-    async def read(self, job: Callable[[Documents], T]) -> T:
-        """Run ``job``, which must not write, in a thread on one consistent state."""
-        return await self._database.read(lambda connection: _done(job, Documents(connection)))
+    async def read(self, job: Callable[[Documents], T], *, within_s: float = math.inf) -> T:
+        """Run ``job``, which must not write, in a thread on one consistent state; it may search for so long."""
+        return await self._database.read(lambda connection: _done(job, Documents(connection, within_s=within_s)))
 
-    async def write(self, job: Callable[[Documents], T], *, then: Callable[[T], None] | None = None) -> T:
+    async def write(
+        self, job: Callable[[Documents], T], *, then: Callable[[T], None] | None = None, within_s: float = math.inf
+    ) -> T:
         """Run ``job`` in the writer's thread; all that it did is on disk when this returns, or nothing is.
 
         ``then`` is called in the event loop with the value after the commit, in the order of commits, also when the
@@ -377,7 +392,7 @@ class Store:
         """
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Change]]:
-            documents = Documents(connection)
+            documents = Documents(connection, within_s=within_s)
             return _done(job, documents), documents.changes
 
         def tell(done: tuple[T, list[Change]]) -> None:
