@@ -8,6 +8,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import pty
 import shutil
 import signal
 import sqlite3
@@ -616,6 +618,27 @@ class LimitedHub(Hub):
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.ready = json.loads(self.process.stdout.readline())
+
+
+@pytest.mark.parametrize(("typed", "ends"), [(b"wrong\n", 1), (None, 130)])
+def test_whoever_sits_there_is_asked_for_the_token_which_is_not_shown(
+    exported: Path, tmp_path: Path, typed: bytes | None, ends: int
+) -> None:
+    where = ("--home", str(tmp_path), "--openflow", "ws://127.0.0.1:9", str(exported / "all"))
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "jupyter_agent.hub", "import", *where]
+    process = subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while piece := os.read(ours, 1000):
+            said += piece
+            if said.endswith(b"The token for ws://127.0.0.1:9: "):
+                os.write(ours, typed) if typed else process.send_signal(signal.SIGINT)
+    os.close(ours)
+    assert process.wait() == ends
+    assert b"wrong" not in said
+    assert b"Traceback" not in said
 
 
 async def test_an_import_keeps_to_the_rate_of_a_server(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def _hub(commands: Commands) -> None:
     rule.add_argument("--replace", action="store_true", help="a document that is there otherwise gives way")
     rule.add_argument("--skip", action="store_true", help="a document that is there otherwise stays (else: refused)")
     into.add_argument("--stop", action="store_true", help="end a hub that runs; an agent starts it again afterwards")
-    into.add_argument("--openflow", metavar="URL", help="into this OpenFlow; its token is read from stdin")
-    into.add_argument("--username", metavar="NAME", help="sign in there as this user; the password is read from stdin")
+    into.add_argument("--openflow", metavar="URL", help="into this OpenFlow; its token is asked for or read from stdin")
+    into.add_argument("--username", metavar="NAME", help="sign in there as this user, by password")
 
 
 def _packages(commands: Commands) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import getpass
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ def add_parsers(commands: Any) -> None:
     rule.add_argument("--replace", action="store_const", dest="rule", const="replace", help="what is there gives way")
     rule.add_argument("--skip", action="store_const", dest="rule", const="skip", help="what is there stays")
     into.add_argument("--stop", action="store_true", help="end a hub that runs; an agent starts it again")
-    into.add_argument("--openflow", metavar="URL", help="import into this OpenFlow; its token is read from stdin")
-    into.add_argument("--username", metavar="NAME", help="sign in there as this user; the password is read from stdin")
+    into.add_argument(
+        "--openflow", metavar="URL", help="import into this OpenFlow; its token is asked for, or read from stdin"
+    )
+    into.add_argument("--username", metavar="NAME", help="sign in there as this user, by password")
     into.add_argument("source", metavar="FILE", type=Path, help="what an export wrote")
     into.set_defaults(rule="refuse")
 
@@ -56,24 +59,25 @@ async def run_export(home: Home, options: argparse.Namespace, lock: Lock) -> Non
         with contextlib.suppress(Conflict), lock:  # nobody runs it: it may be of an older version
             await _brought_up(home)
     target = options.target.absolute()
-    say = Progress()
-    manifest = await to_its_end(lambda: export(home.hub, target, passwords=options.passwords, say=say), say.stop)
-    say.clear()
+    with Progress() as say:
+        manifest = await to_its_end(lambda: export(home.hub, target, passwords=options.passwords, say=say), say.stop)
     _tell(options, {"path": str(target), **_counts(manifest)}, _sentence(manifest, f"{target}: "))
 
 
-async def run_import(home: Home, options: argparse.Namespace, lock: Lock) -> None:
-    """Import, and tell what was done."""
+def run_import(home: Home, options: argparse.Namespace, lock: Lock) -> Coroutine[Any, Any, None]:
+    """Import, and tell what was done. A secret is read before there is an event loop: that can be broken off."""
     if options.username and not options.openflow:
         raise InvalidInput("--username is for an import into an OpenFlow: give its --openflow URL, too.")
     if options.openflow and options.rule != "refuse":
         raise InvalidInput(
             "An import into an OpenFlow replaces the documents it finds: --replace and --skip do not apply."
         )
-    secret = sys.stdin.readline().rstrip("\r\n") if options.openflow else ""
+    return _import(home, options, lock, _secret(options) if options.openflow else "")
+
+
+async def _import(home: Home, options: argparse.Namespace, lock: Lock, secret: str) -> None:
     home.hub.mkdir(mode=0o700, parents=True, exist_ok=True)
-    say = Progress()
-    with scratch(home.hub) as folder:
+    with scratch(home.hub) as folder, Progress() as say:
         found = await to_its_end(lambda: open_export(options.source.absolute(), folder, say), say.stop)
         if options.openflow:
             await _send(found, options, secret, say)
@@ -81,16 +85,24 @@ async def run_import(home: Home, options: argparse.Namespace, lock: Lock) -> Non
         async with _alone(home, lock, stop=options.stop):
             await _brought_up(home)
             report = await to_its_end(lambda: _imported(home, found, options.rule, say), say.stop)
-    say.clear()
     _tell(options, report.shown(), _told(report))
+
+
+def _secret(options: argparse.Namespace) -> str:
+    """The token or password, of whoever sits there or from standard input. Raises `InvalidInput` for none."""
+    what = "password" if options.username else "token"
+    if sys.stdin.isatty():
+        secret = getpass.getpass(f"The {what} for {options.openflow}: ")
+    else:
+        secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret:
+        raise InvalidInput(f"The {what} is missing: write it on standard input, in one line.")
+    return secret
 
 
 async def _send(found: Export, options: argparse.Namespace, secret: str, say: Progress) -> None:
     from jupyter_agent.hub.transfer.sending import send  # noqa: PLC0415 - the client is needed here alone
 
-    if not secret:
-        what = "password" if options.username else "token"
-        raise InvalidInput(f"The {what} is missing: write it on standard input, in one line.")
     sent = await send(found, options.openflow, options.username or "", secret, say=say)
     say.clear()
     _tell(options, sent.shown(), sent.sentence())

@@ -157,6 +157,12 @@ class Progress:
         self._shown = 0
         self._stopped = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
     def __call__(self, text: str) -> None:
         """Show this in the place of what was shown before. Raises `Failed` when it is to end."""
         if self._stopped:
