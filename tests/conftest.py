@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ import pytest
 from jupyter_agent import processes
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, running_agent
+from jupyter_agent.openflow.client import Client
+from tests.hub_peers import hub_on_a_new_home, user_of
+from tests.openflow_peers import Hub
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell in the background starts what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else children could not be interrupted
@@ -62,6 +65,35 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     yield made
     end_all(made)
     shutil.rmtree(made.path.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    """A hub for a module of tests."""
+    with hub_on_a_new_home() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(hub: Hub) -> AsyncIterator[Client]:
+    """The hub's first user, who is an admin."""
+    async with hub.client() as entered:
+        await entered.connected()
+        yield entered
+
+
+@pytest.fixture
+async def ann(hub: Hub) -> AsyncIterator[Client]:
+    """A user who is no admin."""
+    async with user_of(hub, "ann") as entered:
+        yield entered
+
+
+@pytest.fixture
+async def bob(hub: Hub) -> AsyncIterator[Client]:
+    """Another one."""
+    async with user_of(hub, "bob") as entered:
+        yield entered
 
 
 @pytest.fixture

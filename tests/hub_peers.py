@@ -29,7 +29,7 @@ def hub_on_a_new_home() -> Iterator[Hub]:
 @contextlib.asynccontextmanager
 async def user_of(hub: Hub, name: str) -> AsyncIterator[Client]:
     """A client of a user who is no admin, added where needed."""
-    with contextlib.suppress(Exception):
+    if name not in hub.users:
         hub.add_user(name, f"password of {name}")
     async with hub.client(Credentials(username=name, password=f"password of {name}")) as client:
         await client.connected()

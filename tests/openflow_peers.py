@@ -48,6 +48,8 @@ class Hub:
     home: Path
     ready: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    users: set[str] = field(default_factory=set)
+    """Those who were added."""
 
     def start(self) -> None:
         command = [sys.executable, "-m", "jupyter_agent.hub", "--home", str(self.home), "--json"]
@@ -70,6 +72,7 @@ class Hub:
         """Add a user; a running hub is reached over the wire."""
         command = [sys.executable, "-m", "jupyter_agent.hub", "user-add", "--home", str(self.home), name]
         subprocess.run(command, input=password.encode(), check=True, capture_output=True, timeout=DEADLINE_S)
+        self.users.add(name)
 
     def token_key(self) -> str:
         """What the hub signs its tokens with, to make one that it would take but for its age."""

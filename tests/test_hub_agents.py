@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
-from jupyter_agent.openflow.client import Client, Credentials
+from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from tests.hub_peers import ask, hub_on_a_new_home, line
+from tests.hub_peers import ask, line
 from tests.openflow_peers import Hub, Seen, until
 
 READ, UPDATE = 2, 4
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        running.add_user("ann", "password of ann")
-        running.add_user("bob", "password of bob")
-        yield running
-
-
-@pytest.fixture
-async def admin(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as client:
-        await client.connected()
-        yield client
-
-
-@pytest.fixture
-async def ann(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client(Credentials(username="ann", password="password of ann")) as client:
-        await client.connected()
-        yield client
-
-
-@pytest.fixture
-async def bob(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client(Credentials(username="bob", password="password of bob")) as client:
-        await client.connected()
-        yield client
 
 
 def read_by(client: Client) -> list[dict[str, Any]]:
@@ -140,28 +110,28 @@ async def test_each_registration_is_an_event(ann: Client) -> None:
     assert again["lastseen"] > agent["lastseen"]
 
 
-async def test_admins_see_all_clients_and_may_end_one(hub: Hub, admin: Client, ann: Client) -> None:
+async def test_admins_see_all_clients_and_may_end_one(hub: Hub, client: Client, ann: Client) -> None:
     async with line(hub.url):
-        everybody = await admin.custom_command("dumpwebsocketclients")
+        everybody = await client.custom_command("dumpwebsocketclients")
     assert {client.get("username") for client in everybody} >= {None, "ann"}
     for command in ("dumpwebsocketclients", "killwebsocketclient"):
         with pytest.raises(ServerRefused, match="for admins only"):
             await ann.custom_command(command, id=everybody[0]["id"])
     (mine,) = [client for client in everybody if client.get("username") == "ann"]
-    assert await admin.custom_command("killwebsocketclient", id=mine["id"]) == ""
+    assert await client.custom_command("killwebsocketclient", id=mine["id"]) == ""
 
     async def ids() -> set[str]:
-        return {client["id"] for client in await admin.custom_command("getclients") if client["username"] == "ann"}
+        return {client["id"] for client in await client.custom_command("getclients") if client["username"] == "ann"}
 
     while mine["id"] in await ids():
         pass
     await ann.connected()  # it comes back by itself
     with pytest.raises(ServerRefused, match="There is no client with the id nobody"):
-        await admin.custom_command("killwebsocketclient", id="nobody")
+        await client.custom_command("killwebsocketclient", id="nobody")
 
 
 @pytest.mark.parametrize("command", ["heapdump", "shutdown", "clearcache", "snapshotrestore", "CreateIndex"])
-async def test_what_the_hub_does_not_do_is_refused_by_name(admin: Client, command: str) -> None:
+async def test_what_the_hub_does_not_do_is_refused_by_name(client: Client, command: str) -> None:
     with pytest.raises(AgentError, match=f"The custom command {command.lower()} is not offered by this hub"):
-        await admin.custom_command(command)
-    assert await admin.custom_command("never heard of") == ""
+        await client.custom_command(command)
+    assert await client.custom_command("never heard of") == ""

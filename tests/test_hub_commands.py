@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,8 @@ from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rest import Rest
 from jupyter_agent.openflow.rights import ADMINS
-from tests.hub_peers import ask, hub_on_a_new_home
+from tests.hub_peers import ask
 from tests.openflow_peers import Hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture

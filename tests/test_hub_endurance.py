@@ -8,7 +8,7 @@ import os
 import random
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ MIB = 1 << 20
 LANES = 6
 PER_CONNECTION = 40
 PATIENCE_S = 120
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as hub:
-        yield hub
 
 
 def new_chance() -> random.Random:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,21 +13,8 @@ from jupyter_agent.errors import ServerRefused, TimedOut
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from tests.hub_peers import Line, ask, hub_on_a_new_home, line
+from tests.hub_peers import Line, ask, line
 from tests.openflow_peers import Hub, Seen, until
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture

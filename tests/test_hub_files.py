@@ -5,37 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.hub.data.documents import new_id
-from jupyter_agent.openflow.client import Client, Credentials
+from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS, FILESTORE_USERS, USERS
-from tests.hub_peers import Line, ask, hub_on_a_new_home, line
+from tests.hub_peers import Line, ask, line
 from tests.openflow_peers import Hub, names_in, until
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        for name in ("ann", "bob"):
-            running.add_user(name, f"password of {name}")
-        yield running
-
-
-def signed_in(hub: Hub, name: str) -> Client:
-    return hub.client(Credentials(username=name, password=f"password of {name}"))
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture
@@ -248,23 +229,22 @@ async def test_a_file_of_a_work_item_stays_as_long_as_the_item_needs_it(client: 
     assert await client.delete_one("files", made) == 1
 
 
-async def test_files_are_open_to_filestore_users_of_whom_there_are_none(hub: Hub, tmp_path: Path) -> None:
-    async with signed_in(hub, "ann") as ann, signed_in(hub, "bob") as bob, hub.client() as admin:
-        open_to_all = await ann.upload(write(tmp_path / "x", b"content"))
-        assert await bob.query("files", {"_id": open_to_all}) == []
-        await admin.connected()
-        (role,) = await admin.query("users", {"_id": FILESTORE_USERS})
-        await admin.update_one("users", {**role, "members": [{"_id": USERS, "name": "users"}]})
-        (tmp_path / "in").mkdir()
-        assert (await bob.download(open_to_all, tmp_path / "in")).read_bytes() == b"content"
-        await admin.update_one("users", {**role, "members": []})
+async def test_files_are_open_to_filestore_users_of_whom_there_are_none(
+    client: Client, ann: Client, bob: Client, tmp_path: Path
+) -> None:
+    open_to_all = await ann.upload(write(tmp_path / "x", b"content"))
+    assert await bob.query("files", {"_id": open_to_all}) == []
+    (role,) = await client.query("users", {"_id": FILESTORE_USERS})
+    await client.update_one("users", {**role, "members": [{"_id": USERS, "name": "users"}]})
+    (tmp_path / "in").mkdir()
+    assert (await bob.download(open_to_all, tmp_path / "in")).read_bytes() == b"content"
+    await client.update_one("users", {**role, "members": []})
 
 
-async def test_rights_given_at_upload_count_besides(hub: Hub, tmp_path: Path) -> None:
-    async with signed_in(hub, "ann") as ann, signed_in(hub, "bob") as bob:
-        acl = [{"_id": (reader := (await bob.connected()).id), "name": "bob", "rights": 2}]
-        made = await ann.upload(write(tmp_path / "x", b"content"), metadata={"_acl": acl})
-        (document,) = await bob.query("files", {"_id": made})
-        assert {entry["_id"] for entry in document["metadata"]["_acl"]} > {reader, FILESTORE_ADMINS}
-        with pytest.raises(ServerRefused, match="you may not update"):
-            await bob.update_one("files", {**document, "filename": "y"})
+async def test_rights_given_at_upload_count_besides(ann: Client, bob: Client, tmp_path: Path) -> None:
+    acl = [{"_id": (reader := (await bob.connected()).id), "name": "bob", "rights": 2}]
+    made = await ann.upload(write(tmp_path / "x", b"content"), metadata={"_acl": acl})
+    (document,) = await bob.query("files", {"_id": made})
+    assert {entry["_id"] for entry in document["metadata"]["_acl"]} > {reader, FILESTORE_ADMINS}
+    with pytest.raises(ServerRefused, match="you may not update"):
+        await bob.update_one("files", {**document, "filename": "y"})

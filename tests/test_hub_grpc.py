@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,19 +22,13 @@ from google.protobuf.message import Message
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope, unpack
-from tests.hub_peers import hub_on_a_new_home, line
+from tests.hub_peers import line
 from tests.openflow_peers import QUICKLY, Hub, Seen, until
 from tests.test_hub_process import process, stored
 
 DEADLINE_S = 60
 SETUP = "/openiap.FlowService/SetupStream"
 BIG = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 def grpc_url(home: Path) -> str:

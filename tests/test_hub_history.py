@@ -6,7 +6,6 @@ import contextlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,10 @@ from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import USERS
-from tests.hub_peers import ask, hub_on_a_new_home, user_of
+from tests.hub_peers import ask, user_of
 from tests.openflow_peers import Hub, running_hub
 
 GONE = r"item .* not found in .* or Access Denied"
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture

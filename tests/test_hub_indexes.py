@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,6 @@ from tests.hub_peers import ask, hub_on_a_new_home, user_of
 from tests.openflow_peers import Hub
 
 ALL = compile_filter({})
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture

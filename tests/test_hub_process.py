@@ -31,16 +31,10 @@ from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import Envelope
 from jupyter_agent.openflow.rights import ADMINS
 from tests.hub_http import bearer, send
-from tests.hub_peers import hub_on_a_new_home, line
+from tests.hub_peers import line
 from tests.openflow_peers import Hub
 
 DEADLINE_S = 60
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 class Process:

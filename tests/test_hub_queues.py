@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -19,35 +18,10 @@ from jupyter_agent.home import Home
 from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
-from tests.hub_peers import ask, hub_on_a_new_home, line, rows_of, user_of
+from tests.hub_peers import ask, line, rows_of, user_of
 from tests.openflow_peers import Hub, Seen, running_hub, until
 
 SENDERS = 4
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
-
-
-@pytest.fixture
-async def ann(hub: Hub) -> AsyncIterator[Client]:
-    async with user_of(hub, "ann") as entered:
-        yield entered
-
-
-@pytest.fixture
-async def bob(hub: Hub) -> AsyncIterator[Client]:
-    async with user_of(hub, "bob") as entered:
-        yield entered
 
 
 async def queue_without_consumer(client: Client) -> str:

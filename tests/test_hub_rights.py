@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,11 @@ from jupyter_agent.openflow import rights
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, ROOT, USERS
-from tests.hub_peers import ask, hub_on_a_new_home, rows_of, user_of
+from tests.hub_peers import ask, rows_of, user_of
 from tests.openflow_peers import Hub, Seen, until
 
 READ, UPDATE, DELETE, INVOKE = 2, 4, 8, 16
 NO_FILE = r"not found in fs\.files or Access Denied"
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        running.add_user("ann", "password of ann")
-        running.add_user("bob", "password of bob")
-        yield running
-
-
-@pytest.fixture
-async def admin(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as client:
-        await client.connected()
-        yield client
-
-
-@pytest.fixture
-async def ann(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client(Credentials(username="ann", password="password of ann")) as client:
-        await client.connected()
-        yield client
-
-
-@pytest.fixture
-async def bob(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client(Credentials(username="bob", password="password of bob")) as client:
-        await client.connected()
-        yield client
 
 
 @pytest.fixture
@@ -67,7 +37,7 @@ async def shared(client: Client, things: str, other: Client, mask: int, **fields
     return await client.insert_one(things, {**fields, "_acl": [{"_id": id_of(other), "name": "x", "rights": mask}]})
 
 
-async def test_what_one_may_not_read_is_not_there(ann: Client, bob: Client, admin: Client, things: str) -> None:
+async def test_what_one_may_not_read_is_not_there(ann: Client, bob: Client, client: Client, things: str) -> None:
     document = await ann.insert_one(things, {"secret": 1})
     assert await bob.query(things, {}) == []
     assert await bob.count(things, {"secret": 1}) == 0
@@ -77,7 +47,7 @@ async def test_what_one_may_not_read_is_not_there(ann: Client, bob: Client, admi
     assert (await ask(bob, pb.DeleteManyRequest(collectionname=things, query="{}"))).affectedrows == 0
     with pytest.raises(ServerRefused, match=r"not found in .* or Access Denied"):
         await bob.update_one(things, {"_id": document["_id"], "secret": 2})
-    assert await admin.query(things, {}) == [document] == await ann.query(things, {})
+    assert await client.query(things, {}) == [document] == await ann.query(things, {})
 
 
 async def test_reading_is_not_writing(ann: Client, bob: Client, things: str) -> None:
@@ -105,13 +75,13 @@ async def test_updating_is_not_deleting(ann: Client, bob: Client, things: str) -
     assert (await ask(bob, pb.DeleteManyRequest(collectionname=things, query="{}"))).affectedrows == 0
 
 
-async def test_a_denied_right_is_denied_and_admins_pass(ann: Client, bob: Client, admin: Client, things: str) -> None:
+async def test_a_denied_right_is_denied_and_admins_pass(ann: Client, bob: Client, client: Client, things: str) -> None:
     acl = [{"_id": USERS, "rights": 65535}, {"_id": id_of(bob), "rights": DELETE, "deny": True}]
     document = await ann.insert_one(things, {"_acl": acl})
     assert await bob.count(things, {}) == 1
     with pytest.raises(ServerRefused, match="Access denied"):
         await bob.delete_one(things, document["_id"])
-    assert await admin.delete_one(things, document["_id"]) == 1
+    assert await client.delete_one(things, document["_id"]) == 1
 
 
 async def test_rights_taken_away_are_gone_at_once(ann: Client, bob: Client, things: str) -> None:
@@ -145,18 +115,18 @@ async def test_a_token_in_the_envelope_makes_the_request_its_owners(ann: Client,
 # Users and roles
 
 
-async def test_no_secret_of_a_user_is_ever_shown(admin: Client, ann: Client, hub: Hub) -> None:
-    user = await admin.insert_one(
+async def test_no_secret_of_a_user_is_ever_shown(client: Client, ann: Client, hub: Hub) -> None:
+    user = await client.insert_one(
         "users", {"_type": "user", "username": "carl", "newpassword": "s3cret", "passwordhash": "x", "password": "y"}
     )
-    text = json.dumps([user, await admin.query("users", {}), await ann.query("users", {})])
+    text = json.dumps([user, await client.query("users", {}), await ann.query("users", {})])
     assert "argon2" not in text
     assert "password" not in text
     (stored,) = rows_of(hub, "SELECT hash FROM passwords WHERE id = ?", user["_id"])
     assert stored[0].startswith("$argon2id$")
     async with hub.client(Credentials(username="carl", password="s3cret")) as carl:
         assert (await carl.connected()).id == user["_id"]
-    await admin.update_one("users", {**user, "newpassword": "other"})
+    await client.update_one("users", {**user, "newpassword": "other"})
     async with hub.client(Credentials(username="carl", password="s3cret")) as carl:
         with pytest.raises(SignInFailed):
             await carl.connected()
@@ -171,9 +141,9 @@ async def test_others_see_no_user_but_themselves_and_the_roles(ann: Client) -> N
     assert {ADMINS, USERS, rights.ROBOTS, rights.FILESTORE_ADMINS, rights.WORKITEM_QUEUE_ADMINS} <= roles
 
 
-async def test_nobody_raises_himself(ann: Client, bob: Client, admin: Client) -> None:
+async def test_nobody_raises_himself(ann: Client, bob: Client, client: Client) -> None:
     (me,) = await ann.query("users", {"username": "ann"})
-    (admins,) = await admin.query("users", {"_id": ADMINS})
+    (admins,) = await client.query("users", {"_id": ADMINS})
     attempts = [
         ann.update_one("users", {**me, "roles": [{"_id": ADMINS}]}),
         ann.update_one("users", {**admins, "members": [{"_id": me["_id"], "name": "ann"}]}),
@@ -194,43 +164,43 @@ async def test_nobody_raises_himself(ann: Client, bob: Client, admin: Client) ->
         assert ADMINS not in (await ann.validate(await ann.mint_token())).principals
 
 
-async def test_roles_of_roles_count_and_at_once(admin: Client, bob: Client, things: str) -> None:
-    team = await admin.insert_one(
+async def test_roles_of_roles_count_and_at_once(client: Client, bob: Client, things: str) -> None:
+    team = await client.insert_one(
         "users", {"_type": "role", "name": "team", "members": [{"_id": id_of(bob), "name": "bob"}]}
     )
-    company = await admin.insert_one("users", {"_type": "role", "name": "company", "members": [{"_id": team["_id"]}]})
-    await admin.insert_one(things, {"_acl": [{"_id": company["_id"], "rights": READ}]})
+    company = await client.insert_one("users", {"_type": "role", "name": "company", "members": [{"_id": team["_id"]}]})
+    await client.insert_one(things, {"_acl": [{"_id": company["_id"], "rights": READ}]})
     assert await bob.count(things, {}) == 1
     assert company["_id"] in (await bob.validate(await bob.mint_token())).principals
-    await admin.update_one("users", {**team, "members": []})
+    await client.update_one("users", {**team, "members": []})
     assert await bob.count(things, {}) == 0
-    await admin.update_one("users", {**company, "members": [{"_id": company["_id"]}, {"_id": team["_id"]}]})  # a ring
-    await admin.update_one("users", {**team, "_version": 0, "members": [{"_id": company["_id"]}]})
+    await client.update_one("users", {**company, "members": [{"_id": company["_id"]}, {"_id": team["_id"]}]})  # a ring
+    await client.update_one("users", {**team, "_version": 0, "members": [{"_id": company["_id"]}]})
     assert await bob.count(things, {}) == 0
 
 
-async def test_an_admin_makes_and_unmakes_admins(admin: Client, hub: Hub) -> None:
+async def test_an_admin_makes_and_unmakes_admins(client: Client, hub: Hub) -> None:
     item = {"_type": "user", "username": "dora", "newpassword": "d", "roles": [{"_id": ADMINS}]}
-    user = await admin.insert_one("users", item)
+    user = await client.insert_one("users", item)
     assert "roles" not in user
     async with hub.client(Credentials(username="dora", password="d")) as dora:
         assert ADMINS in (await dora.connected()).principals
-        await admin.update_one("users", {**user, "roles": []})
+        await client.update_one("users", {**user, "roles": []})
         with pytest.raises(ServerRefused, match="Access denied"):
             await dora.insert_one("users", {"_type": "user", "username": "eve"})
 
 
-async def test_who_is_disabled_or_deleted_is_out(admin: Client, hub: Hub, things: str) -> None:
-    user = await admin.insert_one("users", {"_type": "user", "username": "emil", "newpassword": "e"})
+async def test_who_is_disabled_or_deleted_is_out(client: Client, hub: Hub, things: str) -> None:
+    user = await client.insert_one("users", {"_type": "user", "username": "emil", "newpassword": "e"})
     async with hub.client(Credentials(username="emil", password="e")) as emil:
         await emil.connected()
         token = await emil.mint_token(long=True)
-        await admin.update_one("users", {**user, "disabled": True})
+        await client.update_one("users", {**user, "disabled": True})
         with pytest.raises(ServerRefused, match="could not find user"):
             await emil.count(things, {})
-        await admin.update_one("users", user)
+        await client.update_one("users", user)
         assert await emil.count(things, {}) == 0
-        await admin.delete_one("users", user["_id"])
+        await client.delete_one("users", user["_id"])
         with pytest.raises(ServerRefused, match="could not find user"):
             await emil.count(things, {})
     async with hub.client(Credentials(jwt=token)) as emil:
@@ -256,20 +226,20 @@ async def test_who_is_disabled_or_deleted_is_out(admin: Client, hub: Hub, things
         ({"_type": "role", "name": "r", "members": {"_id": "x"}}, "members must be a list"),
     ],
 )
-async def test_users_that_cannot_be_are_refused(admin: Client, item: dict[str, Any], sentence: str) -> None:
-    before = await admin.count("users", {})
+async def test_users_that_cannot_be_are_refused(client: Client, item: dict[str, Any], sentence: str) -> None:
+    before = await client.count("users", {})
     with pytest.raises(ServerRefused, match=sentence):
-        await admin.insert_one("users", item)
-    assert await admin.count("users", {}) == before
+        await client.insert_one("users", item)
+    assert await client.count("users", {}) == before
 
 
-async def test_what_the_hub_needs_stays(admin: Client) -> None:
+async def test_what_the_hub_needs_stays(client: Client) -> None:
     for needed in (ADMINS, USERS, ROOT):
         with pytest.raises(ServerRefused, match="is needed by the hub"):
-            await admin.delete_one("users", needed)
-    (admins,) = await admin.query("users", {"_id": ADMINS})
+            await client.delete_one("users", needed)
+    (admins,) = await client.query("users", {"_id": ADMINS})
     with pytest.raises(ServerRefused, match="_type of a role cannot be changed"):
-        await admin.update_one("users", {**admins, "_type": "user", "username": "x"})
+        await client.update_one("users", {**admins, "_type": "user", "username": "x"})
 
 
 # Packages and files
@@ -339,14 +309,14 @@ async def test_an_agent_registers_and_is_known_again(ann: Client) -> None:
     assert new["slug"] != first["slug"]
 
 
-async def test_an_agent_of_another_is_not_taken_over(ann: Client, bob: Client, admin: Client) -> None:
+async def test_an_agent_of_another_is_not_taken_over(ann: Client, bob: Client, client: Client) -> None:
     mine = await register(ann, hostname="shared host", username="u")
     with pytest.raises(ServerRefused, match="or Access Denied"):
         await register(bob, id=mine["_id"])
     other = await register(bob, hostname="shared host", username="u")
     assert other["_id"] != mine["_id"]
     with pytest.raises(ServerRefused, match="E11000"):
-        await register(admin, slug=mine["slug"])
+        await register(client, slug=mine["slug"])
     for attempt in ({**other, "slug": "better"}, {**other, "runas": id_of(ann)}):
         with pytest.raises(ServerRefused, match="Access denied: only admins"):
             await bob.update_one("agents", attempt)
@@ -360,11 +330,11 @@ async def test_an_agent_of_another_is_not_taken_over(ann: Client, bob: Client, a
 
 
 async def test_an_agent_that_runs_as_another_gets_their_token(
-    ann: Client, bob: Client, admin: Client, hub: Hub
+    ann: Client, bob: Client, client: Client, hub: Hub
 ) -> None:
     agent = await register(bob)
-    (whole,) = await admin.query("agents", {"_id": agent["_id"]})
-    await admin.update_one("agents", {**whole, "runas": id_of(ann), "runasname": "ann"})
+    (whole,) = await client.query("agents", {"_id": agent["_id"]})
+    await client.update_one("agents", {**whole, "runas": id_of(ann), "runasname": "ann"})
     registered = await register(bob, id=agent["_id"])
     async with hub.client(Credentials(jwt=registered["jwt"])) as as_ann:
         assert (await as_ann.connected()).id == id_of(ann)
@@ -379,9 +349,9 @@ async def test_an_agent_needs_a_proper_slug(ann: Client, slug: Any) -> None:
         await ann.insert_one("agents", {"_type": "agent", "name": "x", "slug": slug})
 
 
-async def test_clients_are_listed_to_those_who_may_read_their_users(admin: Client, ann: Client, bob: Client) -> None:
+async def test_clients_are_listed_to_those_who_may_read_their_users(client: Client, ann: Client, bob: Client) -> None:
     await ann.register_queue("", Seen())
-    all_clients = await admin.custom_command("getclients")
+    all_clients = await client.custom_command("getclients")
     assert {client["username"] for client in all_clients} >= {"ann", "bob"}
     (mine,) = await ann.custom_command("getclients")
     assert mine["username"] == "ann"
@@ -416,10 +386,10 @@ async def test_who_may_not_read_an_agent_may_neither_send_to_it_nor_listen(ann: 
     assert spy.events == []
 
 
-async def test_a_new_queue_belongs_to_who_registers_it(ann: Client, bob: Client, admin: Client) -> None:
+async def test_a_new_queue_belongs_to_who_registers_it(ann: Client, bob: Client, client: Client) -> None:
     name = f"queue-{new_id()}"
     await ann.register_queue(name, Seen())
-    (document,) = await admin.query("mq", {"name": name})
+    (document,) = await client.query("mq", {"name": name})
     assert (document["_type"], document["_createdbyid"]) == ("queue", id_of(ann))
     with pytest.raises(ServerRefused, match="Access denied"):
         await bob.register_queue(name, Seen())
@@ -462,21 +432,21 @@ async def test_no_answer_is_asked_for_in_a_queue_of_another(ann: Client, bob: Cl
     assert later.events == seen.events == []
 
 
-async def test_who_is_locked_for_writing_claims_no_queue(admin: Client, bob: Client, hub: Hub) -> None:
+async def test_who_is_locked_for_writing_claims_no_queue(client: Client, bob: Client, hub: Hub) -> None:
     async with user_of(hub, "locked") as locked:
         await (await locked.register_queue(old := f"queue-{new_id()}", Seen())).close()
-        (user,) = await admin.query("users", {"_id": id_of(locked)})
-        await admin.update_one("users", {**user, "dblocked": True})
+        (user,) = await client.query("users", {"_id": id_of(locked)})
+        await client.update_one("users", {**user, "dblocked": True})
         with pytest.raises(ServerRefused, match="is locked for writing"):
             await locked.register_queue(new := f"queue-{new_id()}", Seen())
-        assert await admin.count("mq", {"name": new}) == 0
+        assert await client.count("mq", {"name": new}) == 0
         await locked.register_queue(old, seen := Seen())
         await locked.queue_message(old, {"n": 1})
         await until(lambda: seen.events)
         await locked.register_queue("", Seen())
 
 
-async def test_an_agent_is_never_taken_for_one_that_another_made(ann: Client, bob: Client, admin: Client) -> None:
+async def test_an_agent_is_never_taken_for_one_that_another_made(ann: Client, bob: Client, client: Client) -> None:
     """Its environment and its schedules would be run on the host that it is named after."""
     host = {"hostname": f"host {new_id()}", "username": "ann"}
     full = [{"_id": id_of(ann), "name": "ann", "rights": 65535}]
@@ -487,7 +457,7 @@ async def test_an_agent_is_never_taken_for_one_that_another_made(ann: Client, bo
     assert "environment" not in registered
     assert (await register(ann, **host))["_id"] == registered["_id"]
     item = {"_type": "agent", "slug": f"given-{new_id()}", "hostname": "given", "username": "ann"}
-    given = await admin.insert_one("agents", {**item, "runas": id_of(ann)})
+    given = await client.insert_one("agents", {**item, "runas": id_of(ann)})
     assert (await register(ann, hostname="given", username="ann"))["_id"] == given["_id"]
 
 
@@ -506,7 +476,7 @@ async def test_who_deletes_a_file_does_not_learn_what_uses_it(ann: Client, bob: 
         await ann.delete_one("fs.files", file)
 
 
-async def test_nobody_learns_a_users_name_from_a_queue(ann: Client, bob: Client, admin: Client) -> None:
+async def test_nobody_learns_a_users_name_from_a_queue(ann: Client, bob: Client, client: Client) -> None:
     ace = pb.Ace(_id=id_of(ann), rights=READ)
     queue = pb.WorkItemQueue(name=f"queue {new_id()}", _acl=[ace])
     made = (await ask(bob, pb.AddWorkItemQueueRequest(workitemqueue=queue, skiprole=True))).workitemqueue
@@ -516,7 +486,7 @@ async def test_nobody_learns_a_users_name_from_a_queue(ann: Client, bob: Client,
         return next(str(entry["name"]) for entry in document["_acl"] if entry["_id"] == id_of(ann))
 
     assert await name_of_ann() == ""
-    await ask(admin, pb.UpdateWorkItemQueueRequest(workitemqueue=made, skiprole=True))
+    await ask(client, pb.UpdateWorkItemQueueRequest(workitemqueue=made, skiprole=True))
     assert await name_of_ann() == "ann"
     await ask(bob, pb.UpdateWorkItemQueueRequest(workitemqueue=made, skiprole=True))
     assert await name_of_ann() == "ann"

@@ -7,7 +7,6 @@ import contextlib
 import json
 import resource
 import zlib
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,11 @@ from jupyter_agent.hub.data.documents import new_id
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, WORKITEM_QUEUE_ADMINS, Right
-from tests.hub_peers import ask, hub_on_a_new_home, line, rows_of, user_of
+from tests.hub_peers import ask, line, rows_of, user_of
 from tests.openflow_peers import Hub, Seen, names_in, until
 from tests.test_hub_connections import hub as hub_with
 from tests.test_hub_connections import signed_in
 from tests.workitem_peers import add, file, files_of, ms, pop, popped, push, stored, update
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,6 @@ from jupyter_agent.openflow.client import Credentials, Workitem, WorkitemFile
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rest import Rest, fields_of
 from tests.certificates import authority, identity
-from tests.hub_peers import hub_on_a_new_home
 from tests.openflow_peers import Hub
 
 
@@ -188,12 +187,6 @@ def test_what_cannot_be_asked_this_way_is_refused_at_once() -> None:
 
 
 # Against a hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 async def test_a_hub_answers_single_requests(hub: Hub) -> None:

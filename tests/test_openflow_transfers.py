@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,15 @@ import pytest
 from google.protobuf.message import Message
 
 from jupyter_agent.errors import Conflict, ConnectionLost, Failed, TransferLost
-from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Client, new_id
 from jupyter_agent.openflow.files import Arrival
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.protocol import CHUNK, Envelope
-from tests.openflow_peers import Hub, Peer, names_in, odd_client, odd_peer, running_hub
+from tests.openflow_peers import Peer, names_in, odd_client, odd_peer
 
 CONTENT = os.urandom(10 * CHUNK + 77)
 PARTS = [CONTENT[start : start + CHUNK] for start in range(0, len(CONTENT), CHUNK)]
 KEPT = ".download-f.part"
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running_hub(Home(tmp_path_factory.mktemp("home"))) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 class Store:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,11 @@ from jupyter_agent.errors import AgentError, Conflict, ConnectionLost, Failed, I
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.rights import Right
 from jupyter_agent.packages import fetch, publish
-from tests.hub_peers import hub_on_a_new_home, user_of
+from tests.hub_peers import user_of
 from tests.openflow_peers import QUICKLY, Hub, until
 from tests.test_packages import package
 
 READERS = {"_id": "5a17f157c4815318c8536c21", "name": "users", "rights": int(Right.READ)}
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 @pytest.fixture
