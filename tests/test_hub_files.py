@@ -12,6 +12,8 @@ import pytest
 
 from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.hub.data.documents import new_id
+from jupyter_agent.hub.data.store import Store
+from jupyter_agent.hub.files import Files
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, FILESTORE_ADMINS, FILESTORE_USERS, USERS
@@ -53,6 +55,27 @@ async def test_a_file_comes_back_the_same(client: Client, hub: Hub, tmp_path: Pa
     assert (contents(hub) / made).stat().st_mode & 0o777 == 0o600
     (tmp_path / "in").mkdir()
     assert (await client.download(made, tmp_path / "in")).read_bytes() == data
+
+
+async def test_who_hangs_up_at_the_very_end_leaves_no_content(tmp_path: Path) -> None:
+    """What is being written to the disk then goes on in its thread, and has to be undone after that."""
+    async with Store(tmp_path / "hub.db") as store:
+        files = Files(tmp_path / "files", store)
+        await files.prepare()
+        for _ in range(30):
+            is_over = asyncio.Event()
+
+            async def parts(over: asyncio.Event = is_over) -> AsyncIterator[bytes]:
+                yield b"x" * 300_000
+                over.set()
+
+            keeping = asyncio.create_task(files.keep(new_id(), parts()))
+            await is_over.wait()
+            keeping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await keeping
+        files.close()
+        assert names_in(tmp_path / "files") == []
 
 
 async def test_several_files_at_once_do_not_mix(client: Client, tmp_path: Path) -> None:

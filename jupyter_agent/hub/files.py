@@ -71,23 +71,23 @@ class Files:
 
         Raises `Unavailable` when the disk is full.
         """
-        temporary = self._folder / f"{id}.part"
+        temporary, path = self._folder / f"{id}.part", self._folder / id
         try:
-            file = await self._in_thread(_create, temporary)
+            file = await self._to_the_end(_create, temporary)
             hashed = hashlib.sha256()
             try:
                 async for part in parts:
-                    await self._in_thread(_write, file, hashed, part)
+                    await self._to_the_end(_write, file, hashed, part)
             except BaseException:
                 await self._in_thread(file.close)
                 raise
-            length = await self._in_thread(_finish, file, temporary, self._folder / id)
+            length = await self._to_the_end(_finish, file, temporary, path)
             return Content(length, hashed.hexdigest())
         except OSError as error:
-            await self._in_thread(_remove, temporary)
+            await self._in_thread(_remove, temporary, path)
             raise _unavailable(error, self._folder) from error
         except BaseException:
-            await asyncio.shield(self._in_thread(_remove, temporary))
+            await asyncio.shield(self._in_thread(_remove, temporary, path))
             raise
 
     async def send(self, id: str, *, start: int = 0) -> AsyncGenerator[bytes]:  # noqa: A002
@@ -110,6 +110,15 @@ class Files:
         for change in changes:
             if change.collection == COLLECTION and change.operation == "delete":
                 self._threads.submit(_remove, self._folder / change.document["_id"])
+
+    async def _to_the_end(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same; who is cancelled meanwhile waits for the thread, which would go on behind what is undone."""
+        working = asyncio.ensure_future(self._in_thread(function, *arguments))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait({working})
+            raise
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -241,9 +250,10 @@ def _finish(file: IO[bytes], temporary: Path, path: Path) -> int:
     return length
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _unavailable(error: OSError, folder: Path) -> Unavailable:
