@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,10 @@ from jupyter_agent.hub.operations import Collection
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.rights import ADMINS, USERS
-from tests.hub_peers import ask, hub_on_a_new_home, user_of
+from tests.hub_peers import ask, user_of
 from tests.openflow_peers import Hub
 
 READ = 2
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with hub_on_a_new_home() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(hub: Hub) -> AsyncIterator[Client]:
-    async with hub.client() as entered:
-        await entered.connected()
-        yield entered
 
 
 @pytest.fixture
