@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from websockets.exceptions import ConnectionClosed
 
 from jupyter_agent import processes
 from jupyter_agent.agent.endpoint import configured
@@ -169,6 +171,68 @@ async def test_an_agent_that_is_connected_but_deaf_says_so_until_it_hears_again(
         openflow.refuses = False
         await soon(lambda: status()["connected"] and status()["error"] is None, "it hears again")
         await asyncio.to_thread(agent.request, "POST", "shutdown", {})
+
+
+class Renaming:
+    """An OpenFlow that gives the agent another slug and closes; then two registrations are under way at once."""
+
+    def __init__(self) -> None:
+        self.slug = "old"
+        self.peers: list[Peer] = []
+        self._both = asyncio.Event()
+        self._first: asyncio.Event | None = None
+
+    async def __call__(self, peer: Peer, envelope: Envelope, message: Message) -> None:
+        self.peers += [peer] if peer not in self.peers else []
+        if isinstance(message, pb.CustomCommandRequest):
+            asyncio.get_running_loop().create_task(self._register(peer, envelope))
+        elif isinstance(message, pb.RegisterQueueRequest):
+            reply = pb.RegisterQueueResponse(queuename=message.queuename)
+            await peer.send("registerqueuereply", reply, rid=envelope.id)
+        elif isinstance(message, pb.UnRegisterQueueRequest):
+            await peer.send("unregisterqueuereply", pb.UnRegisterQueueResponse(), rid=envelope.id)
+        elif isinstance(message, pb.WatchRequest):
+            await peer.send("watchreply", pb.WatchResponse(id="w"), rid=envelope.id)
+
+    async def _register(self, peer: Peer, envelope: Envelope) -> None:
+        document = {"_id": "a", "_type": "agent", "slug": self.slug, "name": "x", "_acl": []}
+        if self.slug == "new" and self._first is None:
+            self._first = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(3):
+                    await self._both.wait()
+        elif self._first is not None:
+            self._both.set()
+            await self._first.wait()  # they are answered in turn
+        with contextlib.suppress(ConnectionClosed):
+            reply = pb.CustomCommandResponse(result=json.dumps(document))
+            await peer.send("customcommandreply", reply, rid=envelope.id)
+        if self._first is not None:
+            self._first.set()
+
+    async def rename(self) -> None:
+        self.slug = "new"
+        document = json.dumps({"_id": "a", "_type": "agent", "slug": "new", "name": "x", "_acl": []})
+        await self.peers[-1].send("watchevent", pb.WatchEvent(id="w", operation="replace", document=document))
+        await self.peers[-1].close()
+
+
+async def test_an_agent_that_is_renamed_while_the_connection_ends_listens_on_its_new_queue(home: Home) -> None:
+    openflow = Renaming()
+    async with odd_peer(openflow) as url:
+        home.prepare()
+        write_private(home.config_file, json.dumps({"apiurl": url, "jwt": "t"}))
+        agent = AgentClient(await asyncio.to_thread(ensure_agent, home, processes.spawn_detached))
+        await soon(lambda: agent.request("GET", "status")["queue"] == "oldagent", "it is registered")
+        await openflow.rename()
+
+        def renamed() -> bool:
+            status = agent.request("GET", "status")
+            return status["connected"] and status["queue"] == "newagent" and status["error"] is None
+
+        await soon(renamed, "it listens on its new queue")
+        await asyncio.to_thread(agent.request, "POST", "shutdown", {})
+    assert len(openflow.peers) == 2  # the connection was not given up over it
 
 
 async def test_an_own_authority_is_trusted_by_setting(

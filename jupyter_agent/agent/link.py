@@ -70,6 +70,7 @@ class Link:
         self._own_user = ""
         self._slug: str | None = None
         self._own_change = asyncio.Event()
+        self._registering = asyncio.Lock()
         self._anew = asyncio.Event()
         self.endpoint: Endpoint | None = None
         self.hub: hub_keeper.RunningHub | None = None
@@ -228,7 +229,12 @@ class Link:
                 lived_s = 0.0
 
     async def _register(self) -> None:
-        """Make ourselves known after each connection (protocol §13): document, right user, queue, watch."""
+        """Make ourselves known after each connection, and when our document was changed; one at a time."""
+        async with self._registering:
+            await self._register_now()
+
+    async def _register_now(self) -> None:
+        """The steps of protocol §13: document, right user, queue, watch."""
         client, endpoint = self._client, self.endpoint
         if client is None or endpoint is None:
             return
