@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sqlite3
@@ -229,6 +230,13 @@ def change(folder: Path, part: str, edit: Callable[[dict[str, Any]], dict[str, A
     lines = sum(each is not None for each in edited)
     told_of |= {"bytes": len(data), "lines": lines, "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_comes_in_is_counted_as_what_went_out(exported: Path, tmp_path: Path) -> None:
+    out = command(exported / "home", "export", tmp_path / "all").stdout
+    (documents,) = re.findall(r": (\d+) documents", out)
+    for state in ("inserted", "unchanged"):
+        assert f"{documents} documents {state}" in command(tmp_path / "new", "import", tmp_path / "all").stdout
 
 
 def test_what_is_there_otherwise_is_refused_replaced_or_skipped(exported: Path, other: Path, tmp_path: Path) -> None:

@@ -164,11 +164,11 @@ def _sentence(manifest: Manifest, begin: str) -> str:
 
 
 def _told(report: Report) -> str:
-    lines = [
-        f"{sum(getattr(report, name).values())} documents {name}"
+    counted = {  # without histories, as an export counts
+        name: sum(number for collection, number in getattr(report, name).items() if not collection.endswith("_hist"))
         for name in ("inserted", "replaced", "unchanged", "skipped")
-        if sum(getattr(report, name).values())
-    ]
+    }
+    lines = [f"{number} documents {name}" for name, number in counted.items() if number]
     text = f"{', '.join(lines) or 'Nothing'}; {report.files} files."
     if report.same_names:
         text += f"\nThe hub's own stay for: {', '.join(report.same_names)}."
