@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import getpass
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from jupyter_agent.hub.network import descriptors, rates
 from jupyter_agent.hub.network.server import CAPACITY, Server
 from jupyter_agent.hub.transfer import commands as transfer
 from jupyter_agent.hub.transfer.disk import sweep
-from jupyter_agent.hub.users import USERNAME, Users
+from jupyter_agent.hub.users import Users
 
 RENEW_S = 30 * 24 * 3600
 """A stored token that is valid for less than this is renewed."""
@@ -168,7 +167,7 @@ async def owner_of(home: Home, users: Users) -> Owner:
     """The credentials of the first user, who is made where needed; on disk before they are used."""
     file = home.hub / "credentials.json"
     stored = read_json(file) or {}
-    owner = Owner(_text(stored, "username") or os_user(), _text(stored, "password"), _text(stored, "jwt"))
+    owner = Owner(_text(stored, "username") or accounts.os_user(), _text(stored, "password"), _text(stored, "jwt"))
     if not owner.password:
         owner = Owner(owner.username, secrets.token_urlsafe(18))
         write_private(file, json.dumps(asdict(owner)))
@@ -177,15 +176,6 @@ async def owner_of(home: Home, users: Users) -> Owner:
         owner = Owner(owner.username, owner.password, users.token(caller.id, long=True))
         write_private(file, json.dumps(asdict(owner)))
     return owner
-
-
-def os_user() -> str:
-    """The name of who runs this, if it can be a user's name here."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        return "admin"
-    return name if USERNAME.fullmatch(name) and name != "root" else "admin"
 
 
 def announce(home: Home, url: str, owner: Owner, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -196,3 +197,12 @@ def _roles(documents: list[Document], user: object) -> list[Document]:
     """The roles that name a user as a member."""
     roles = (each for each in documents if each["_type"] == "role")
     return [role for role in roles if any(member.get("_id") == user for member in role.get("members", []))]
+
+
+def os_user() -> str:
+    """The name of who runs this, if it can be a user's name here."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        return "admin"
+    return name if USERNAME.fullmatch(name) and name != "root" else "admin"

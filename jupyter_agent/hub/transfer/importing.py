@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import read_json, sync, write_private
+from jupyter_agent.hub.accounts import os_user
 from jupyter_agent.hub.callers import Document, checked_acl, security
 from jupyter_agent.hub.data.documents import Date, new_id, parse_object
 from jupyter_agent.hub.data.filters import compile_filter
@@ -79,7 +80,7 @@ def import_export(hub: Path, export: Export, *, rule: Rule, say: Say) -> Report:
     credentials = read_json(hub / "credentials.json") or {}
     if work.was_fresh and credentials:  # the owner may have another id now, for which this token is not
         write_private(hub / "credentials.json", json.dumps({**credentials, "jwt": ""}))
-    owner = credentials.get("username")  # whose password is set at each start
+    owner = credentials.get("username") or os_user()  # whose password is set at each start
     work.report.without_password = [name for name in work.report.without_password if name != owner]
     return work.report
 
