@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jupyter_agent.errors import InvalidInput
+from jupyter_agent.errors import InvalidInput, Unavailable
 from jupyter_agent.hub.data.filters import compile_filter
 from jupyter_agent.hub.data.results import order_of
 from jupyter_agent.hub.data.store import Documents, Store
@@ -61,3 +62,19 @@ async def test_a_search_comes_to_an_end(tmp_path: Path) -> None:
             for carry_out in (store.read, store.write):
                 with pytest.raises(InvalidInput, match=r"This takes longer than 0 s: look for less at a time"):
                     await carry_out(search, within_s=0)
+
+
+async def test_a_search_does_not_keep_the_hub_from_ending(tmp_path: Path) -> None:
+    everything, is_searching = compile_filter({}), threading.Event()
+
+    def for_ever(documents: Documents) -> None:
+        while True:
+            list(documents.find("t", everything))
+            is_searching.set()
+
+    async with Store(tmp_path / "hub.db") as store:
+        await store.write(lambda documents: documents.insert("t", {"_id": "one"}))
+        search = asyncio.create_task(store.read(for_ever))
+        await asyncio.to_thread(is_searching.wait)
+    with pytest.raises(Unavailable, match="The hub is about to end"):
+        await search

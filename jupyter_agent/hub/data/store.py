@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 import orjson
 
 from jupyter_agent.database import Database
-from jupyter_agent.errors import Conflict, InvalidInput, NotFound
+from jupyter_agent.errors import Conflict, InvalidInput, NotFound, Unavailable
 from jupyter_agent.hub.data import due, tables, waiting
 from jupyter_agent.hub.data.documents import Date, new_id, restored, stored
 from jupyter_agent.hub.data.filters import Filter
@@ -57,9 +58,15 @@ MIGRATIONS = (create, keep_history_in_collections, waiting.create)
 class Documents:
     """The store as one job sees it; ``changes`` is what the job did so far."""
 
-    def __init__(self, connection: sqlite3.Connection, *, within_s: float = math.inf) -> None:
-        """``within_s`` is how long the job may search. What takes longer raises `InvalidInput`."""
+    def __init__(
+        self, connection: sqlite3.Connection, *, within_s: float = math.inf, ending: threading.Event | None = None
+    ) -> None:
+        """``within_s`` is how long the job may search. What takes longer raises `InvalidInput`.
+
+        When ``ending`` is set, what still searches raises `Unavailable`.
+        """
         self._connection = connection
+        self._ending = ending or threading.Event()
         self._within_s = within_s
         self._until = time.monotonic() + within_s
         self._shapes: dict[str, Shape | None] = {}
@@ -305,6 +312,8 @@ class Documents:
             self._end(rows)
 
     def _check_time(self) -> None:
+        if self._ending.is_set():
+            raise Unavailable("The hub is about to end: try again in a moment.")
         if time.monotonic() > self._until:
             raise InvalidInput(
                 f"This takes longer than {self._within_s:g} s: look for less at a time, or by a field with an index."
@@ -359,6 +368,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._database = Database(path, MIGRATIONS)
         self._followers: list[Callable[[list[Change]], None]] = []
+        self._ending = threading.Event()
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
@@ -372,6 +382,7 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending.set()  # a long search would keep it open
         await self._database.__aexit__(kind, error, trace)
 
     def follow(self, follower: Callable[[list[Change]], None]) -> None:
@@ -380,7 +391,7 @@ class Store:
 
     async def read(self, job: Callable[[Documents], T], *, within_s: float = math.inf) -> T:
         """Run ``job``, which must not write, in a thread on one consistent state; it may search for so long."""
-        return await self._database.read(lambda connection: _done(job, Documents(connection, within_s=within_s)))
+        return await self._database.read(lambda connection: _done(job, self._documents(connection, within_s)))
 
     async def write(
         self, job: Callable[[Documents], T], *, then: Callable[[T], None] | None = None, within_s: float = math.inf
@@ -392,7 +403,7 @@ class Store:
         """
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Change]]:
-            documents = Documents(connection, within_s=within_s)
+            documents = self._documents(connection, within_s)
             return _done(job, documents), documents.changes
 
         def tell(done: tuple[T, list[Change]]) -> None:
@@ -402,6 +413,9 @@ class Store:
 
         value, _ = await self._database.write(run, then=tell)
         return value
+
+    def _documents(self, connection: sqlite3.Connection, within_s: float) -> Documents:
+        return Documents(connection, within_s=within_s, ending=self._ending)
 
     def _tell(self, done: tuple[Any, list[Change]]) -> None:
         _, changes = done
