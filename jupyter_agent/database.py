@@ -107,6 +107,7 @@ class Database:
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop.run_in_executor(None, self._end)
+            self._tell_read()  # what was read last: nothing wakes the loop for it any more
 
     async def write(self, job: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> T:
         """Run ``job`` in the writer thread and return its value once it is on disk.
