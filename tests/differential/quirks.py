@@ -59,6 +59,16 @@ def types_in_lists(document: Document, path: str, operator: str, operand: Any) -
     return operator == "$type" and any(isinstance(value, list) for value in reached(document, path.split(".")))
 
 
+def whole_numbers(document: Document, path: str, operator: str, operand: Any) -> bool:
+    """A whole number is a double, too; MongoDB's driver for Node stores it as an int where it is one of 32 bits."""
+    asked = operand if isinstance(operand, list) else [operand]
+    return (
+        operator == "$type"
+        and not {1, "double"}.isdisjoint(asked)
+        and any(isinstance(value, int) and not isinstance(value, bool) for value in spread(document, path))
+    )
+
+
 def list_at_index(document: Document, path: str, operator: str, operand: Any) -> bool:
     """Where a path ends with a number and that element is a list, the list's own elements are looked at, too."""
     *way, last = path.split(".")
@@ -98,6 +108,7 @@ FILTERS = (
     remainder,
     gathered,
     types_in_lists,
+    whole_numbers,
 )
 
 
