@@ -8,7 +8,7 @@ import os
 import random
 import resource
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,20 @@ async def test_requests_that_make_no_sense_are_all_answered(budgets: dict[str, i
                 for first in range(0, share, PER_CONNECTION):
                     await odd_conversation(hub, token, lane_chance, min(PER_CONNECTION, share - first))
 
-            async def lanes(share: int) -> None:
-                async with asyncio.TaskGroup() as tasks:
-                    for _ in range(LANES):
-                        tasks.create_task(lane(chances(chance.random()), share // LANES))
-
-            await lanes(count // 4)
+            await in_lanes(lane, chance, count // 4)
             warm = memory(hub)
-            await lanes(count - count // 4)
+            await in_lanes(lane, chance, count - count // 4)
             assert memory(hub) - warm < 48 * MIB
         assert rows_of(hub, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def in_lanes(
+    lane: Callable[[random.Random, int], Coroutine[Any, Any, None]], chance: random.Random, share: int
+) -> None:
+    """Divide the share among lanes that go side by side, each with chances of its own."""
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(LANES):
+            tasks.create_task(lane(chances(chance.random()), share // LANES))
 
 
 async def odd_conversation(hub: Hub, token: str, chance: random.Random, count: int) -> None:
@@ -125,14 +129,9 @@ async def test_records_that_are_broken_end_their_own_connection_alone(budgets: d
                 for _ in range(share):
                     await broken_conversation(hub, token, lane_chance)
 
-            async def lanes(share: int) -> None:
-                async with asyncio.TaskGroup() as tasks:
-                    for _ in range(LANES):
-                        tasks.create_task(lane(chances(chance.random()), share // LANES))
-
-            await lanes(count // 4)
+            await in_lanes(lane, chance, count // 4)
             warm = memory(hub)
-            await lanes(count - count // 4)
+            await in_lanes(lane, chance, count - count // 4)
             await until_alone(decent, 2)
             assert memory(hub) - warm < 32 * MIB
         assert rows_of(hub, "PRAGMA integrity_check") == [("ok",)]

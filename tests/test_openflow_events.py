@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from jupyter_agent.errors import (
     ServerRefused,
     TimedOut,
 )
-from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import (
     Client,
     KeepAlive,
@@ -24,31 +22,16 @@ from jupyter_agent.openflow.client import (
 )
 from jupyter_agent.openflow.proto import openiap_pb2 as pb
 from jupyter_agent.openflow.subscriptions import BACKLOG_EVENTS, Backlog
-from tests.openflow_peers import Hub, Seen, running_hub, until
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A hub for all tests that do it no harm."""
-    with running_hub(Home(tmp_path_factory.mktemp("home"))) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(steady: Hub) -> AsyncIterator[Client]:
-    async with steady.client() as entered:
-        await entered.connected()
-        yield entered
-
+from tests.openflow_peers import Hub, Seen, until
 
 # Queues
 
 
-async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(steady: Hub, client: Client) -> None:
+async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(hub: Hub, client: Client) -> None:
     seen = Seen()
     queue = await client.register_queue("Jobs", seen)
     assert queue.name == "jobs"
-    async with steady.client() as sender:
+    async with hub.client() as sender:
         await sender.connected()
         for i in range(100):
             await sender.queue_message("jobs", {"i": i}, correlation_id=f"c{i}", reply_to="back")
@@ -57,7 +40,7 @@ async def test_messages_of_a_queue_come_in_order_with_the_token_of_their_sender(
     first: QueueEvent = seen.events[0]
     assert seen.data == [{"i": i} for i in range(100)] + ["text"]
     assert (first.queue, first.correlation_id, first.reply_to) == ("jobs", "c0", "back")
-    assert (await client.validate(first.data["__jwt"])).username == steady.ready["username"]
+    assert (await client.validate(first.data["__jwt"])).username == hub.ready["username"]
     assert first.data["__jwt"] not in repr(first)
 
 
@@ -108,12 +91,12 @@ async def test_a_handler_that_waits_holds_up_neither_requests_nor_other_queues(c
     assert slow == list(range(5))
 
 
-async def test_calls_are_answered_each_with_its_own(steady: Hub, client: Client) -> None:
+async def test_calls_are_answered_each_with_its_own(hub: Hub, client: Client) -> None:
     async def double(event: QueueEvent) -> None:
         await client.queue_message(event.reply_to, {"n": event.data["n"] * 2}, correlation_id=event.correlation_id)
 
     await client.register_queue("double", double)
-    async with steady.client() as caller:
+    async with hub.client() as caller:
         await caller.connected()
         answers = await asyncio.gather(*(caller.rpc("double", {"n": n}) for n in range(30)))
     assert answers == [{"n": 2 * n} for n in range(30)]  # and no token of the answerer
@@ -220,10 +203,10 @@ async def test_a_watch_sees_what_its_paths_find(client: Client) -> None:
 
 
 async def test_looking_whether_messages_come_through_disturbs_nothing(
-    steady: Hub, caplog: pytest.LogCaptureFixture
+    hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen, changes = Seen(), Seen()
-    async with steady.client(keep_alive=KeepAlive(queue_s=0.02)) as client:
+    async with hub.client(keep_alive=KeepAlive(queue_s=0.02)) as client:
         await client.connected()
         queue = await client.register_queue("looked-at", seen)
         private = await client.register_queue("", seen)

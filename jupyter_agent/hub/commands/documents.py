@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from jupyter_agent.errors import InvalidInput
@@ -99,15 +100,8 @@ async def insert_many(call: Call, request: pb.InsertManyRequest) -> Reply:
 
 async def update_one(call: Call, request: pb.UpdateOneRequest) -> Reply:
     """Replace a document."""
-    name = collection_name(request.collectionname)
     text = request.item
-    item = await _item(text)
-    password = await _password(call, name, item)
-
-    def job(collection: Collection) -> Document:
-        return collection.with_password(collection.update_one(item), password)
-
-    document = await call.write(name, job)
+    document = await _put(call, request.collectionname, text, Collection.update_one)
     return await answer(len(text), lambda: pb.UpdateOneResponse(result=wire(document)))
 
 
@@ -134,15 +128,10 @@ async def update_document(call: Call, request: pb.UpdateDocumentRequest) -> pb.U
 
 async def insert_or_update_one(call: Call, request: pb.InsertOrUpdateOneRequest) -> Reply:
     """Update the document that agrees in the fields named, or insert one."""
-    name = collection_name(request.collectionname)
-    text = request.item
-    item = await _item(text)
-    password = await _password(call, name, item)
-
-    def job(collection: Collection) -> Document:
-        return collection.with_password(collection.insert_or_update(request.uniqeness, item), password)
-
-    document = await call.write(name, job)
+    text, fields = request.item, request.uniqeness
+    document = await _put(
+        call, request.collectionname, text, lambda collection, item: collection.insert_or_update(fields, item)
+    )
     return await answer(len(text), lambda: pb.InsertOrUpdateOneResponse(result=wire(document)))
 
 
@@ -197,6 +186,14 @@ async def _insert(call: Call, collection: str, items: list[Document]) -> list[Do
         return [opened.with_password(*pair) for pair in pairs]
 
     return await call.write(name, job)
+
+
+async def _put(call: Call, collection: str, text: str, put: Callable[[Collection, Document], Document]) -> Document:
+    """Write the document in ``text`` with ``put``, a user's password with it; the document as it is then."""
+    name = collection_name(collection)
+    item = await _item(text)
+    password = await _password(call, name, item)
+    return await call.write(name, lambda opened: opened.with_password(put(opened, item), password))
 
 
 async def _item(text: str) -> Document:
