@@ -46,7 +46,9 @@ PIECE = 1 << 18
 RESTART_S = 0.3
 """Between two tries to start an agent while another one ends."""
 
-OURS = frozenset({"config.json", "identity.json", "hub", "packages", "environments", "runs", "logs", "lost+found"})
+OURS = frozenset(
+    {"config.json", "identity.json", "hub", "packages", "preparations", "environments", "runs", "logs", "lost+found"}
+)
 """What may lie in a home before it has a version: settings, what a start left that broke off, a new disk's own."""
 
 SOCKET_PATH_LIMIT = 100
@@ -94,6 +96,11 @@ class Home:
     def packages(self) -> Path:
         """Unpacked packages, a folder each, named by file id."""
         return self.path / "packages"
+
+    @property
+    def preparations(self) -> Path:
+        """What was made once of packages: installed dependencies, built programs."""
+        return self.path / "preparations"
 
     @property
     def environments(self) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jupyter_agent.errors import NotFound
+from jupyter_agent.folders import remove_tree
 from jupyter_agent.runs import artifact_path
-from jupyter_agent.runs.artifacts import MOST, changed, changed_since, keep, remove_tree, snapshot
+from jupyter_agent.runs.artifacts import MOST, changed, changed_since, keep, snapshot
 
 
 @pytest.fixture

@@ -18,26 +18,29 @@ import pytest
 from jupyter_agent import processes, runtimes
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import InvalidInput
+from jupyter_agent.packages import Preparations
 from jupyter_agent.runs import Limits, OutputLog, Run, Supervisor
-from jupyter_agent.runtimes import Task, runtime_for
+from jupyter_agent.runtimes import Site, Task, runtime_for
+from jupyter_agent.runtimes.notebook import spec_file
 from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
 
 SIX = "six==1.16.0\n"
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Shared by the tests: what one has made, the next one uses."""
-    return Environments(tmp_path_factory.mktemp("environments"))
+    folder = tmp_path_factory.mktemp("site")
+    return Site(Environments(folder / "environments"), Preparations(folder / "preparations"))
 
 
 class Runner:
     """Runs what a runtime plans, as the agent does."""
 
-    def __init__(self, state: State, supervisor: Supervisor, environments: Environments) -> None:
+    def __init__(self, state: State, supervisor: Supervisor, site: Site) -> None:
         self.state = state
         self.supervisor = supervisor
-        self.environments = environments
+        self.site = site
 
     async def start(self, folder: Path, entry: str, parameters: dict[str, Any] | None = None, **fields: Any) -> Run:
         language = "notebook" if entry.endswith(".ipynb") else "python"
@@ -54,7 +57,7 @@ class Runner:
                 tag=run.row.id,
                 **fields,
             )
-            return await runtime_for(language).prepare(task, self.environments, run)
+            return await runtime_for(language).prepare(task, self.site, run)
 
         return await self.supervisor.submit(row, prepare, limits=Limits(grace_s=8))
 
@@ -67,13 +70,13 @@ class Runner:
 
 
 @pytest.fixture
-async def runner(tmp_path: Path, environments: Environments) -> AsyncIterator[Runner]:
+async def runner(tmp_path: Path, site: Site) -> AsyncIterator[Runner]:
     async with State(tmp_path / "state.db") as state:
         supervisor = Supervisor(
             state=state, folder=tmp_path / "runs", max_runs=2, keep_runs=10, recover=runtimes.recover
         )
         async with supervisor:
-            yield Runner(state, supervisor, environments)
+            yield Runner(state, supervisor, site)
 
 
 def files(folder: Path, **contents: str) -> Path:
@@ -145,7 +148,7 @@ async def test_a_notebook_runs_in_a_kernel_of_its_environment(runner: Runner, tm
     assert row.results == {"rows": [1, 2]}
     assert row.progress == {"done": 5, "total": 5, "label": "cell 5 of 5"}
     assert [artifact["name"] for artifact in row.artifacts] == ["output.ipynb"]
-    spec = runtimes.spec_file(Path(row.folder))
+    spec = spec_file(Path(row.folder))
     assert "t0ken" not in spec.read_text()
     assert stat.S_IMODE(spec.stat().st_mode) == 0o600
 
@@ -199,7 +202,7 @@ def started(command: processes.Command) -> subprocess.Popen[str]:
     return subprocess.Popen(command.argv, env=dict(command.env), stdout=subprocess.PIPE, text=True)
 
 
-async def test_what_a_gone_agent_left_is_recovered(environments: Environments, tmp_path: Path) -> None:
+async def test_what_a_gone_agent_left_is_recovered(site: Site, tmp_path: Path) -> None:
     folder = files(tmp_path / "folder")
     run_folder = files(tmp_path / "run")
     notebook(folder / "n.ipynb", "import os, time\nprint(os.getppid(), flush=True)\ntime.sleep(600)")
@@ -209,7 +212,7 @@ async def test_what_a_gone_agent_left_is_recovered(environments: Environments, t
             """Nobody listens."""
 
     task = Task(folder, run_folder, folder / "n.ipynb", {}, dict(os.environ), "t", own_interpreter=True)
-    prepared = await runtime_for("notebook").prepare(task, environments, Silent())
+    prepared = await runtime_for("notebook").prepare(task, site, Silent())
     row = RunRow(id="1", state=RunState.LOST, language="notebook", created=now(), folder=str(run_folder))
     await runtimes.recover(row)  # it was killed before it began
     assert not (run_folder / "output.ipynb").exists()

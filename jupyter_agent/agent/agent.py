@@ -22,6 +22,7 @@ from jupyter_agent.agent.link import Link
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import Home
+from jupyter_agent.packages import Preparations
 from jupyter_agent.runs import Limits, Supervisor
 from jupyter_agent.state import RunRow, State
 
@@ -104,14 +105,16 @@ class Agent(Configurable):
                 keep_runs=self.keep_runs,
                 recover=runtimes.recover,
             )
-            self.environments = Environments(self.home.environments)
+            self.site = runtimes.Site(
+                environments=Environments(self.home.environments), preparations=Preparations(self.home.preparations)
+            )
             self.link = self._make_link()
             self.console = Console(link=self.link, state=self.state, tasks=tasks)
             self.launcher = Launcher(
                 self.home,
                 link=self.link,
                 supervisor=self.supervisor,
-                environments=self.environments,
+                site=self.site,
                 grant_agent_token=frozenset(self.grant_agent_token),
                 limits=self.limits(),
             )

@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -25,43 +24,20 @@ from typing import Any
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.senders import Sender, find_package
-from jupyter_agent.environments import Environments
+from jupyter_agent.agent.variables import as_text, harmless
 from jupyter_agent.errors import Failed, InvalidInput, NotFound
+from jupyter_agent.folders import copy_tree
 from jupyter_agent.home import Home, write_private
 from jupyter_agent.packages import Manifest, entry_point, fetch, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, new_run_id
 from jupyter_agent.waiting import to_its_end
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""What may be the name of an environment variable made of a payload's key."""
-
-RESERVED = frozenset(
-    {"APIURL", "JWT", "PAYLOADFILE", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "TMPDIR", "TMP", "TEMP", "PS4"}
-)
-STEERING = (
-    "PATH", "LD_", "DYLD_", "PYTHON", "NODE_", "NPM_", "PERL", "RUBY", "JAVA_", "JDK_", "_JAVA", "CLASSPATH", "DOTNET_",
-    "COMPLUS_", "CORECLR_", "GIT_", "SSL_", "UV_", "PIP_", "CONDA_", "VIRTUAL_ENV", "JUPYTER", "IPYTHON", "MPLBACKEND",
-    "LC_", "LANG", "MALLOC_", "GCONV_", "GLIBC_", "PHP", "PSMODULEPATH", "XDG_", "BASH", "OPENSSL_", "REQUESTS_CA",
-    "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "LOCPATH", "HOSTALIASES", "R_HOME",
-    "R_LIBS", "R_PROFILE", "R_ENVIRON",
-)  # fmt: skip
-"""Prefixes, upper case, of variables that steer a loader, an interpreter or where secrets are sent."""
-
-COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
-"""Kinds of files that belong into a copy; opening one of the others may wait for ever."""
-
-MAX_VARIABLE = 1 << 15
-"""Characters of a value that is also given as an environment variable; longer ones are in the payload file alone."""
-
 MAX_SHOWN = 1 << 17
 """Characters of parameters, as JSON, that a run's row holds as they came; of larger ones each long value is cut."""
 
 SHORT = 1000
 """Characters of a value that is cut."""
-
-MAX_VARIABLES = 1 << 18
-"""Characters of all of them together: the kernel bounds what a program may be started with."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +95,14 @@ class Launcher:
         *,
         link: Link,
         supervisor: Supervisor,
-        environments: Environments,
+        site: runtimes.Site,
         grant_agent_token: frozenset[str],
         limits: Limits,
     ) -> None:
         self._home = home
         self._link = link
         self._supervisor = supervisor
-        self._environments = environments
+        self._site = site
         self._granted = grant_agent_token
         self._limits = limits
 
@@ -194,7 +170,7 @@ class Launcher:
             tag=run.row.id,
             own_interpreter=source.document is None and source.entry is not None,
         )
-        prepared = await runtimes.runtime_for(files.language).prepare(task, self._environments, run)
+        prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
         return prepared.with_workdir(files.folder) if files.private else prepared
 
     async def _files(self, source: Source, run: Run, *, isolated: bool) -> Files:
@@ -316,75 +292,7 @@ def abridged(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def harmless(values: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, str]:
-    """The entries that may be environment variables: valid names that override nothing and steer no loader."""
-    chosen: dict[str, str] = {}
-    used = {name.upper() for name in taken}
-    room = MAX_VARIABLES
-    for name, value in values.items():
-        text = as_text(value)
-        upper = name.upper()
-        if not NAME.fullmatch(name) or upper in used or upper in RESERVED or upper.startswith(STEERING):
-            continue
-        if "\0" in text or len(text) > MAX_VARIABLE or len(text) > room:
-            continue
-        room -= len(text)
-        chosen[name] = text
-    return chosen
-
-
-def as_text(value: object) -> str:
-    """A payload's value as an environment variable holds it: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def section(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The section ``openiap`` of a package's document; empty where there is none that is an object."""
     found = document.get("openiap")
     return found if isinstance(found, dict) else {}
-
-
-class BrokenOff(Exception):
-    """Nobody wants the copy any more."""
-
-
-def copy_tree(source: Path, target: Path, *, without: Path, broken_off: threading.Event) -> None:
-    """A private copy: same modes and times; links are copied as links, FIFOs, sockets and devices not at all.
-
-    ``without`` is a folder that is left out. Raises ``shutil.Error`` with what could not be copied.
-    """
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if not is_wanted(Path(folder, name))}
-
-    def is_wanted(path: Path) -> bool:
-        try:
-            found = path.lstat()
-        except OSError:  # gone meanwhile
-            return False
-        return stat.S_IFMT(found.st_mode) in COPIED and not os.path.samestat(found, unwanted)
-
-    def copy(source: str, target: str) -> str:
-        if broken_off.is_set():
-            raise BrokenOff
-        return copy_file(source, target)
-
-    unwanted = without.stat()
-    shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=copy)
-
-
-def copy_file(source: str, target: str) -> str:
-    """``shutil.copy2`` that shares the blocks where the file system can (btrfs, XFS)."""
-    if not hasattr(os, "copy_file_range"):
-        return shutil.copy2(source, target)
-    with open(source, "rb") as reader, open(target, "wb") as writer:  # noqa: PTH123 - copytree's signature is str
-        size = os.fstat(reader.fileno()).st_size
-        try:
-            while size > 0 and (copied := os.copy_file_range(reader.fileno(), writer.fileno(), size)):
-                size -= copied
-        except OSError:  # across file systems, or one that cannot
-            reader.seek(0)
-            writer.seek(0)
-            shutil.copyfileobj(reader, writer)
-    shutil.copystat(source, target)
-    return target

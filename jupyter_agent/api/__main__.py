@@ -20,8 +20,9 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, Py
 
 from jupyter_agent import __version__
 from jupyter_agent.agent.agent import Agent
-from jupyter_agent.api.app import MAX_BODY_BYTES, Faces, SocketServer, make_application
+from jupyter_agent.api.app import MAX_BODY_BYTES, SocketServer, make_application
 from jupyter_agent.api.broadcast import Broadcast
+from jupyter_agent.api.handler import Faces
 from jupyter_agent.api.values import run_json
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import Home, Lock, socket_path, write_private

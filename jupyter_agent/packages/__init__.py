@@ -5,11 +5,13 @@ from __future__ import annotations
 from jupyter_agent.packages.exchange import Published, fetch, publish
 from jupyter_agent.packages.manifest import Manifest, entry_point, guess_language, package_root
 from jupyter_agent.packages.packing import pack
+from jupyter_agent.packages.preparations import Preparations
 from jupyter_agent.packages.unpacking import Bounds, unpack
 
 __all__ = [
     "Bounds",
     "Manifest",
+    "Preparations",
     "Published",
     "entry_point",
     "fetch",

@@ -78,17 +78,6 @@ def path_of(run_folder: Path, name: str) -> Path:
     raise NotFound(f"This run has left no file {name!r}.")
 
 
-def remove_tree(folder: Path) -> bool:
-    """Remove a folder, also one in which something was made unwritable; whether it is gone."""
-    with contextlib.suppress(OSError, RecursionError):
-        shutil.rmtree(folder)
-    if folder.is_dir():
-        _make_writable(folder)
-        with contextlib.suppress(OSError, RecursionError):
-            shutil.rmtree(folder)
-    return not folder.is_dir()
-
-
 def is_own(folder: Path, name: str) -> bool:
     """Whether the name is of a regular file in the folder, reached without leaving it."""
     path = folder / name
@@ -132,13 +121,3 @@ def _described(run_folder: Path, name: str) -> dict[str, Any]:
 def _printable(name: str) -> str:
     """The name as JSON and URLs can hold it: bytes that are no UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _make_writable(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.chmod(0o700)
-    for path, folders, _ in os.walk(folder):
-        for name in folders:
-            if not (below := Path(path, name)).is_symlink():
-                with contextlib.suppress(OSError):
-                    below.chmod(0o700)

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from jupyter_agent import processes
 from jupyter_agent.errors import AgentError, Unavailable
+from jupyter_agent.folders import remove_tree
 from jupyter_agent.processes import Reaper
 from jupyter_agent.runs import artifacts
 from jupyter_agent.runs.events import EventFile
@@ -118,7 +119,7 @@ class Supervisor:
         except OSError as error:
             raise Unavailable(f"The run's folder {folder} cannot be made ({error.strerror}).") from error
         except BaseException:
-            await asyncio.to_thread(artifacts.remove_tree, folder)
+            await asyncio.to_thread(remove_tree, folder)
             raise
         if self._closing.is_set():
             await self._state.update(row.id, state=RunState.LOST, ended=now(), error=AGENT_STOPPED.sentence)
@@ -260,7 +261,7 @@ class Supervisor:
         """Whether the folder of an ended run is gone. One that is none of ours is left, and forgotten."""
         if not folder.is_relative_to(self._folder) or folder == self._folder:
             return True
-        if not artifacts.remove_tree(folder):
+        if not remove_tree(folder):
             log.warning("The folder %s of an old run cannot be removed.", folder)
             return False
         if folder.parent.name < now()[:7]:
@@ -296,7 +297,7 @@ def _remove_copy(folder: Path, prepared: Prepared | None) -> None:
     copies = {folder / WORK, *([prepared.workdir] if prepared is not None and prepared.workdir is not None else [])}
     for copy in copies:
         if copy.is_relative_to(folder) and copy != folder and copy.is_dir():
-            artifacts.remove_tree(copy)
+            remove_tree(copy)
 
 
 def _reported(folder: Path) -> dict[str, Any]:

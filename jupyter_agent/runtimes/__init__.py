@@ -1,0 +1,12 @@
+"""Runtimes: from a package's files or a single file to the command that runs it, one small class per language.
+
+A runtime plans; it makes sure of what the program needs and writes what its child is to read, but starts no run itself.
+"""
+
+from __future__ import annotations
+
+from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
+from jupyter_agent.runtimes.notebook import recover
+from jupyter_agent.runtimes.table import languages, runtime_for
+
+__all__ = ["Runtime", "Site", "Task", "Teller", "languages", "recover", "runtime_for"]

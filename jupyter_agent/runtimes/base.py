@@ -1,0 +1,66 @@
+"""What a runtime gets and gives: a task in, what is to be started out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from jupyter_agent.environments import Environments
+from jupyter_agent.packages import Preparations
+from jupyter_agent.runs import Prepared
+
+CHILD = (sys.executable, "-P")
+"""Our interpreter, without the working folder on its path: a file of the package must not stand in for a module."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be run: ``entry`` in ``folder``, its working folder, with ``parameters``.
+
+    ``run_folder`` is the run's own folder, ``env`` the environment for the child, ``tag`` marks its processes.
+    ``own_interpreter``: without a ``requirements.txt`` it runs in the interpreter that jupyter_agent is installed in,
+    as a file of the user's does, not in an empty environment.
+    """
+
+    folder: Path
+    run_folder: Path
+    entry: Path
+    parameters: Mapping[str, Any]
+    env: Mapping[str, str]
+    tag: str
+    own_interpreter: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the agent's machine offers to runtimes: environments, and folders in which something is made once."""
+
+    environments: Environments
+    preparations: Preparations
+
+
+class Teller(Protocol):
+    """Who is told how the preparation goes (a live run)."""
+
+    def note(self, text: str) -> None:
+        """Take a line."""
+
+
+class Runtime(Protocol):
+    """Runs one language."""
+
+    @property
+    def language(self) -> str:
+        """As in ``package.json``, lower case."""
+
+    def missing(self) -> str | None:
+        """Why this machine cannot run it: a sentence that says what to install; ``None``: it can. Quick."""
+
+    async def prepare(self, task: Task, site: Site, run: Teller) -> Prepared:
+        """Make all ready that a run needs (what is the same for every run, once), and say what is to be started.
+
+        Raises an ``AgentError`` whose sentence says why it cannot be.
+        """
