@@ -74,12 +74,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """A working folder and the file in it that is started; ``private``: it is a copy of the run's own."""
+    """A working folder and the file in it that is started; ``private``: it is a copy of the run's own.
+
+    ``manifest`` and ``source`` are as in ``runtimes.Task``.
+    """
 
     folder: Path
     entry: Path
     language: str
     private: bool = False
+    manifest: Manifest | None = None
+    source: str = ""
 
 
 class Launcher:
@@ -169,6 +174,8 @@ class Launcher:
             env=await self._child_environment(run.row, request, payload, files.folder),
             tag=run.row.id,
             own_interpreter=source.document is None and source.entry is not None,
+            manifest=files.manifest,
+            source=files.source,
         )
         prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
         return prepared.with_workdir(files.folder) if files.private else prepared
@@ -246,7 +253,9 @@ def copy_as_published(folder: Path, work: Path) -> None:
 def files_of_package(folder: Path, document: Mapping[str, Any] | None) -> Files:
     """What the manifest says is started. Raises ``InvalidInput`` or ``NotFound``."""
     manifest = Manifest.read(folder, document)
-    return Files(folder, entry_point(folder, manifest), manifest.language, private=True)
+    entry = entry_point(folder, manifest)
+    source = str((document or {}).get("fileid") or "")
+    return Files(folder, entry, manifest.language, private=True, manifest=manifest, source=source)
 
 
 def source_of_path(path: Path) -> Source:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jupyter_agent.environments import Environments
-from jupyter_agent.packages import Preparations
+from jupyter_agent.packages import Manifest, Preparations
 from jupyter_agent.runs import Prepared
 
 CHILD = (sys.executable, "-P")
@@ -22,7 +22,9 @@ class Task:
 
     ``run_folder`` is the run's own folder, ``env`` the environment for the child, ``tag`` marks its processes.
     ``own_interpreter``: without a ``requirements.txt`` it runs in the interpreter that jupyter_agent is installed in,
-    as a file of the user's does, not in an empty environment.
+    as a file of the user's does, not in an empty environment. ``manifest`` is the package's, ``None`` for a single
+    file; ``source`` names its files for ever (the file id), empty for a folder of the user's, which may change.
+    ``prepare_only``: nothing is started afterwards, so that nothing need be there that only the start needs.
     """
 
     folder: Path
@@ -32,6 +34,9 @@ class Task:
     env: Mapping[str, str]
     tag: str
     own_interpreter: bool = False
+    manifest: Manifest | None = None
+    source: str = ""
+    prepare_only: bool = False
 
 
 @dataclass(frozen=True)
