@@ -31,6 +31,7 @@ NO_AGENT: dict[str, Any] = {
     "hub": None,
     "openflow": None,
     "connected": False,
+    "deaf": False,
     "slug": None,
     "queue": None,
     "error": None,

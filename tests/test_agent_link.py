@@ -167,9 +167,11 @@ async def test_an_agent_that_is_connected_but_deaf_says_so_until_it_hears_again(
         await openflow.peers[0].close()
         said = "queue deafagent is not registered (No). It is tried again."
         await soon(lambda: said in str(status()["error"]), "it says so")
-        assert (await asyncio.to_thread(status))["connected"] is False
+        told = await asyncio.to_thread(status)
+        assert (told["connected"], told["deaf"]) == (False, True)
         openflow.refuses = False
         await soon(lambda: status()["connected"] and status()["error"] is None, "it hears again")
+        assert (await asyncio.to_thread(status))["deaf"] is False
         await asyncio.to_thread(agent.request, "POST", "shutdown", {})
 
 

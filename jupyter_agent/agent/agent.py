@@ -162,6 +162,7 @@ class Agent(Configurable):
                 "user": user.username if user else None,
             },
             "connected": link.connected,
+            "deaf": link.deaf,
             "slug": link.slug,
             "queue": link.queue,
             "error": str(error) if error else None,

@@ -88,6 +88,11 @@ class Link:
         return self._deaf if self._usable else self._error
 
     @property
+    def deaf(self) -> bool:
+        """Whether requests can be made but OpenFlow does not let the agent listen: ``error`` says to what."""
+        return self._usable and self._deaf is not None
+
+    @property
     def _usable(self) -> bool:
         """Whether requests can be made, as an agent that is registered."""
         return self._registered and self._client is not None and self._client.is_connected
