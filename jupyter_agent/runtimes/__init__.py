@@ -6,7 +6,25 @@ A runtime plans; it makes sure of what the program needs and writes what its chi
 from __future__ import annotations
 
 from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
+from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document
 from jupyter_agent.runtimes.notebook import recover
-from jupyter_agent.runtimes.table import languages, runtime_for
+from jupyter_agent.runtimes.table import certain_languages, languages, runtime_for, working_languages
+from jupyter_agent.runtimes.tools import Tool, Tools
 
-__all__ = ["Runtime", "Site", "Task", "Teller", "languages", "recover", "runtime_for"]
+__all__ = [
+    "Runtime",
+    "Site",
+    "Task",
+    "Teller",
+    "Tool",
+    "Tools",
+    "certain_languages",
+    "check_needs",
+    "languages",
+    "needs_met",
+    "needs_of",
+    "needs_of_document",
+    "recover",
+    "runtime_for",
+    "working_languages",
+]

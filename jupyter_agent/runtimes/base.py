@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from jupyter_agent.environments import Environments
 from jupyter_agent.packages import Manifest, Preparations
 from jupyter_agent.runs import Prepared
+from jupyter_agent.runtimes.tools import Tool, Tools
 
 CHILD = (sys.executable, "-P")
 """Our interpreter, without the working folder on its path: a file of the package must not stand in for a module."""
@@ -41,10 +42,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Site:
-    """What the agent's machine offers to runtimes: environments, and folders in which something is made once."""
+    """What the agent's machine offers to runtimes: environments, folders in which something is made once, programs."""
 
     environments: Environments
     preparations: Preparations
+    tools: Tools = field(default_factory=Tools)
 
 
 class Teller(Protocol):
@@ -60,6 +62,10 @@ class Runtime(Protocol):
     @property
     def language(self) -> str:
         """As in ``package.json``, lower case."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The programs it needs on this machine: it is announced when all of them work."""
 
     def missing(self) -> str | None:
         """Why this machine cannot run it: a sentence that says what to install; ``None``: it can. Quick."""

@@ -16,6 +16,7 @@ from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import CHILD, Site, Task, Teller
 from jupyter_agent.runtimes.python import environment_of
+from jupyter_agent.runtimes.tools import Tool
 from jupyter_agent.state import RunRow
 
 KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:")
@@ -31,6 +32,7 @@ class Notebook:
     """A notebook, executed by a child of our installation in a kernel of its environment."""
 
     language: str = "notebook"
+    tools: tuple[Tool, ...] = ()
 
     def missing(self) -> str | None:
         """Nothing: it comes with us."""

@@ -12,6 +12,7 @@ from jupyter_agent.errors import InvalidInput
 from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import Site, Task, Teller
+from jupyter_agent.runtimes.tools import Tool
 
 CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
 
@@ -21,6 +22,7 @@ class Python:
     """A script, run by the interpreter of its environment."""
 
     language: str = "python"
+    tools: tuple[Tool, ...] = ()
 
     def missing(self) -> str | None:
         """Nothing: it comes with us."""

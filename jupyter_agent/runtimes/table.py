@@ -6,6 +6,7 @@ from jupyter_agent.errors import InvalidInput
 from jupyter_agent.runtimes.base import Runtime
 from jupyter_agent.runtimes.notebook import Notebook
 from jupyter_agent.runtimes.python import Python
+from jupyter_agent.runtimes.tools import Tools
 
 RUNTIMES: dict[str, Runtime] = {runtime.language: runtime for runtime in (Python(), Notebook())}
 
@@ -22,3 +23,15 @@ def runtime_for(language: str) -> Runtime:
 def languages() -> list[str]:
     """What this agent runs, as it is announced to OpenFlow."""
     return [language for language in LANGUAGES if RUNTIMES[language].missing() is None]
+
+
+def certain_languages() -> list[str]:
+    """What needs no program but ours: what can be announced before anything was asked."""
+    return [language for language in languages() if not RUNTIMES[language].tools]
+
+
+async def working_languages(tools: Tools) -> list[str]:
+    """What this machine can run: every program that a language needs was asked, and works."""
+    runtimes = [RUNTIMES[language] for language in languages()]
+    working = await tools.working(tool for runtime in runtimes for tool in runtime.tools)
+    return [runtime.language for runtime in runtimes if working.issuperset(runtime.tools)]
