@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jupyter_agent.packages.entries import entry_point, guess_language, package_root, platform_name
 from jupyter_agent.packages.exchange import Published, fetch, publish
-from jupyter_agent.packages.manifest import Manifest, entry_point, guess_language, package_root
+from jupyter_agent.packages.manifest import Manifest
 from jupyter_agent.packages.packing import pack
 from jupyter_agent.packages.preparations import Preparations
 from jupyter_agent.packages.unpacking import Bounds, unpack
@@ -18,6 +19,7 @@ __all__ = [
     "guess_language",
     "pack",
     "package_root",
+    "platform_name",
     "publish",
     "unpack",
 ]

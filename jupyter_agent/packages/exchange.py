@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, Unavailable
 from jupyter_agent.home import Lock
-from jupyter_agent.packages.manifest import Manifest, package_root
+from jupyter_agent.packages.entries import package_root
+from jupyter_agent.packages.manifest import Manifest
 from jupyter_agent.packages.packing import pack
 from jupyter_agent.packages.unpacking import unpack
 from jupyter_agent.waiting import holding, to_its_end

@@ -1,12 +1,12 @@
-"""What a package says of itself: ``package.json`` and its section ``openiap``, and where the program starts.
+"""What a package says of itself: ``package.json`` and its section ``openiap``.
 
-Knows field names and rules of the file (openiap-protocol.md, section 14). Refuses to know archives and servers.
+Knows field names and rules of the file (openiap-protocol.md, section 14). Refuses to know archives and servers, and
+what of the files is started (``entries.py``).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,32 +14,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from jupyter_agent.errors import InvalidInput, NotFound
+from jupyter_agent.errors import InvalidInput
+from jupyter_agent.packages.entries import guess_language
 
 FILES = ("package.openiap.json", "package.json")
 """The first of these that exists is the manifest; an archive holds it as ``package.json``."""
-
-LANGUAGES_BY_SUFFIX = {
-    ".ipynb": "notebook",
-    ".py": "python",
-    ".js": "nodejs",
-    ".mjs": "nodejs",
-    ".cjs": "nodejs",
-    ".ps1": "powershell",
-    ".sh": "shell",
-    ".php": "php",
-}
-
-ENTRIES = {
-    "notebook": ("agent.ipynb", "main.ipynb", "index.ipynb"),
-    "nodejs": ("agent.js", "main.js", "index.js"),
-    "python": ("agent.py", "main.py", "index.py"),
-    "powershell": ("index.ps1", "main.ps1"),
-}
-"""Per language, what is started when ``main`` names nothing, the first that exists."""
-
-MARKERS = ("package.json", *ENTRIES["nodejs"], *ENTRIES["python"], *ENTRIES["notebook"])
-"""One of these in a folder tells that it is a package's."""
 
 HINTS = {
     "name": 'give it a name like "my-package" or "@me/my-package"',
@@ -142,6 +121,16 @@ class Manifest(BaseModel):
         return self.openiap.ports
 
     @property
+    def start(self) -> str | None:
+        """What npm starts for ``npm run start``."""
+        return self.scripts.start
+
+    @property
+    def is_typescript(self) -> bool:
+        """Whether it says that it is built from TypeScript."""
+        return self.openiap.typescript
+
+    @property
     def agenttoken(self) -> bool:
         """Whether it asks for the agent's own token."""
         return self.openiap.agenttoken
@@ -195,78 +184,6 @@ class Manifest(BaseModel):
 def manifest_file(folder: Path) -> Path | None:
     """The file that is the manifest of ``folder``, ``None`` when there is none."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
-
-
-def guess_language(folder: Path, main: str | None) -> str | None:
-    """The language by ``main``'s suffix, else by the first usual entry that exists in ``folder``."""
-    if main and (language := LANGUAGES_BY_SUFFIX.get(Path(main).suffix.lower())):
-        return language
-    return next((key for key, names in ENTRIES.items() if any((folder / name).is_file() for name in names)), None)
-
-
-def package_root(folder: Path) -> Path:
-    """Where the package lies in an unpacked archive: ``folder``, or the folder one level down that holds it.
-
-    npm puts everything below ``package/``, other tools below other names or none.
-    """
-    if _marked(folder):
-        return folder
-    below = sorted((path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()), key=_npm_first)
-    found = next((path for path in below if _marked(path)), None)
-    if found is None and len(below) == 1 and sum(1 for _ in folder.iterdir()) == 1:
-        return below[0]
-    return found or folder
-
-
-def entry_point(folder: Path, manifest: Manifest) -> Path:
-    """The file that is started: ``main``, else the usual names, else the only notebook.
-
-    A ``main`` of another language than the package's is npm's default and does not count. Raises ``NotFound`` naming
-    what was looked for, ``InvalidInput`` for a ``main`` that leaves the package.
-    """
-    usual = ENTRIES.get(manifest.language, ())
-    if manifest.main and not _of_other_language(folder, manifest):
-        return _inside(folder, manifest.main)
-    for name in usual:
-        if (folder / name).is_file():
-            return folder / name
-    notebooks = sorted(folder.glob("*.ipynb")) if manifest.language == "notebook" else []
-    if len(notebooks) == 1:
-        return notebooks[0]
-    looked = f" (looked for {', '.join(usual)})" if usual else ""
-    raise NotFound(
-        f'The package {manifest.name} has nothing to start{looked}: name the file with "main" in its package.json.'
-    )
-
-
-def _of_other_language(folder: Path, manifest: Manifest) -> bool:
-    main = manifest.main or ""
-    other = LANGUAGES_BY_SUFFIX.get(Path(main).suffix.lower())
-    if other is None or other == manifest.language or manifest.language not in ENTRIES:
-        return False
-    if (folder / main).is_file():
-        raise InvalidInput(
-            f'The package {manifest.name} has the language "{manifest.language}" but its "main", {main}, is of '
-            f'"{other}": change one of them in its package.json.'
-        )
-    return True
-
-
-def _inside(folder: Path, main: str) -> Path:
-    target = (folder / main).resolve()
-    if not target.is_relative_to(folder.resolve()):
-        raise InvalidInput(f'"main" in package.json is {main}, which lies outside the package: name a file in it.')
-    if not target.is_file():
-        raise NotFound(f'"main" in package.json is {main}, but there is no such file in the package: mend one of them.')
-    return folder / os.path.normpath(main)
-
-
-def _marked(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in MARKERS)
-
-
-def _npm_first(path: Path) -> tuple[bool, str]:
-    return path.name != "package", path.name
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from pathspec import GitIgnoreSpec
 
 from jupyter_agent.errors import Failed, InvalidInput
-from jupyter_agent.packages.manifest import FILES, Manifest, entry_point, manifest_file
+from jupyter_agent.packages.entries import entry_point
+from jupyter_agent.packages.manifest import FILES, Manifest, manifest_file
 from jupyter_agent.packages.unpacking import BOUNDS, Bounds, check_distinct, safe_path
 
 NEVER_PACKED = GitIgnoreSpec.from_lines(
@@ -71,11 +72,12 @@ def select(folder: Path, manifest: Manifest, *, main: PurePosixPath, bounds: Bou
     """The files of the package, relative to ``folder``, in the order of the archive.
 
     Left out is what ``NEVER_PACKED`` names, what the ignore files name, what a ``files`` list in the manifest does not
-    name, other Python environments, and earlier archives of the package. The manifest and ``main`` are always in.
+    name, other Python environments, and earlier archives of the package. The manifest is always in, and ``main`` unless
+    it is made when the package is built.
     """
     listed = _listed(manifest)
     earlier = GitIgnoreSpec.from_lines([f"/{manifest.archive_stem}-*.tgz"])
-    found = {main, PurePosixPath("package.json")}
+    found = {PurePosixPath("package.json"), *([main] if (folder / main).is_file() else [])}
     for path in _walk(folder, PurePosixPath(), [], with_list=manifest.files is not None):
         if listed(path) and not earlier.match_file(path) and str(path) not in FILES:
             found.add(path)

@@ -26,7 +26,7 @@ from typing import IO, Literal
 
 from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, NotFound, Unavailable
 from jupyter_agent.home import sync
-from jupyter_agent.packages.manifest import package_root
+from jupyter_agent.packages.entries import package_root
 
 BROKEN = (
     tarfile.TarError,
