@@ -12,19 +12,18 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from jupyter_core.paths import jupyter_config_path
 from tornado.netutil import bind_unix_socket
 from traitlets import TraitError
 from traitlets.config import Config
-from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
 from jupyter_agent import __version__
 from jupyter_agent.agent.agent import Agent
+from jupyter_agent.agent.settings import load_config
 from jupyter_agent.api.app import MAX_BODY_BYTES, SocketServer, make_application
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.handler import Faces
 from jupyter_agent.api.values import run_json
-from jupyter_agent.errors import AgentError, Conflict, InvalidInput
+from jupyter_agent.errors import AgentError, Conflict
 from jupyter_agent.home import Home, Lock, socket_path, write_private
 from jupyter_agent.runs import OutputLog
 from jupyter_agent.state import RunRow
@@ -118,24 +117,6 @@ class Process:
 
     def _package_changed(self, package: str, operation: str) -> None:
         self._events.send("package", package, lambda: {"event": "package", "id": package, "operation": operation})
-
-
-def load_config() -> Config:
-    """``jupyter_agent_config.py`` and ``.json`` of Jupyter's configuration folders, the user's own last.
-
-    Raises ``InvalidInput`` for one that cannot be read.
-    """
-    config = Config()
-    for folder in reversed(jupyter_config_path()):
-        for loader in (JSONFileConfigLoader, PyFileConfigLoader):
-            suffix = ".json" if loader is JSONFileConfigLoader else ".py"
-            try:
-                config.merge(loader(f"jupyter_agent_config{suffix}", path=folder).load_config())
-            except ConfigFileNotFound:
-                continue
-            except Exception as error:
-                raise InvalidInput(f"{folder}/jupyter_agent_config{suffix} cannot be read: {error!r}.") from error
-    return config
 
 
 def main() -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 from jupyter_agent.cli.console import Console
@@ -32,6 +35,12 @@ class Context:
         """The home's agent if it runs."""
         path = running_agent(self.home)
         return AgentClient(path) if path else None
+
+
+def become(context: Context, module: str, *arguments: str) -> NoReturn:
+    """Let a program of the agent's side take the place of this process."""
+    context.console.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - no shell is wanted
 
 
 def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Started:

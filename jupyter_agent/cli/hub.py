@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from typing import NoReturn
 
-from jupyter_agent.cli.context import Context
+from jupyter_agent.cli.context import Context, become
 
 
 def serve(context: Context, given: argparse.Namespace) -> NoReturn:
@@ -51,5 +49,4 @@ def _json(context: Context) -> list[str]:
 
 
 def _become(context: Context, *arguments: str) -> NoReturn:
-    context.console.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyter_agent.hub", *arguments])  # noqa: S606 - no shell is wanted
+    become(context, "jupyter_agent.hub", *arguments)

@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = Commands(parser, shared)
     _agent(commands)
+    _home(commands)
     _hub(commands)
     _packages(commands)
     _runs(commands)
@@ -80,6 +81,15 @@ def _agent(commands: Commands) -> None:
     demo = commands.add("demo", "publish a notebook on real data and run it", "demo:demo")
     demo.add_argument("--here", action="store_true", help="also where an OpenFlow other than the embedded hub is used")
     demo.add_argument("--lab", action="store_true", help="open the output notebook in JupyterLab at the end")
+
+
+def _home(commands: Commands) -> None:
+    login = commands.add("login", "use an OpenFlow, as the one who signs in", "home:login")
+    login.add_argument("url", metavar="URL", nargs="?", help="its address, like wss://app.example.com")
+    login.add_argument("--username", metavar="NAME", help="sign in by password, asked for or read from stdin")
+    login.add_argument("--adopt", action="store_true", help="be whom the official agent of this user is")
+    login.add_argument("--browser", action="store_true", help="open the page to sign in on this machine")
+    commands.add("logout", "forget that OpenFlow and use the embedded hub again", "home:logout")
 
 
 def _hub(commands: Commands) -> None:

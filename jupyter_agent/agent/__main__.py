@@ -1,0 +1,51 @@
+"""The programs of a home: ``python -m jupyter_agent.agent NAME ... --home DIR``.
+
+Each is what ``jupyter-agent`` becomes for the command of its name; all of them work without an agent, and each loads no
+more than it needs: ``doctor`` has to speak where half of that is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jupyter_agent.agent.voice import Voice
+from jupyter_agent.errors import AgentError, Unavailable
+from jupyter_agent.home import Home
+
+INTERRUPTED = 130
+
+PROGRAMS = ("login", "logout")
+"""Modules of ``agent.programs``, each with ``add_arguments(parser)`` and ``run(home, given, voice)``."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; the exit code. Errors are one sentence on standard error."""
+    name = arguments[0] if arguments else ""
+    if name not in PROGRAMS:
+        sys.stderr.write(f"jupyter-agent: there is no program {name!r}, but {', '.join(PROGRAMS)}.\n")
+        return 2
+    program = importlib.import_module(f"jupyter_agent.agent.programs.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m jupyter_agent.agent {name}")
+    parser.add_argument("--home", help="the agent's home")
+    parser.add_argument("--json", action="store_true", help="end with one JSON document")
+    program.add_arguments(parser)
+    given = parser.parse_args(arguments[1:])
+    voice = Voice(given.json)
+    try:
+        return int(program.run(Home.find(given.home), given, voice))
+    except AgentError as error:
+        return voice.fail(error)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        return voice.fail(Unavailable(f"{error.filename or given.home}: {error.strerror or error}."))
+    except KeyboardInterrupt:
+        voice.note("")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

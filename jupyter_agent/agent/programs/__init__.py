@@ -1,0 +1,1 @@
+"""What a home can be asked to do without its agent, a program each."""
