@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jupyter_agent.home import AgentClient, Home, read_json
+from jupyter_agent.home import AgentClient, Home, read_json, write_private
 from jupyter_agent.openflow.client import Client, Credentials, QueueEvent
-from tests.conftest import make_package
+from tests.conftest import end_all, make_package, start_agent
+from tests.openflow_peers import Hub
 
 
 class Caller:
@@ -66,3 +72,24 @@ def published(agent: AgentClient, folder: Path, program: str, **openiap: Any) ->
     make_package(folder, {"main.py": program}, openiap={"language": "python", **openiap})
     package: str = agent.request("POST", "packages", {"path": str(folder)})["id"]
     return package
+
+
+@contextlib.contextmanager
+def agent_of(hub: Hub, jwt: str = "") -> Iterator[tuple[Home, AgentClient]]:
+    """An agent on a home of its own that uses this hub, as the owner of the token (else as the hub's first user)."""
+    home = Home(Path(tempfile.mkdtemp(prefix="ja-")) / "home")
+    home.path.mkdir(mode=0o700)
+    home.prepare()
+    write_private(home.config_file, json.dumps({"apiurl": hub.url, "jwt": jwt or hub.ready["jwt"]}))
+    try:
+        yield home, start_agent(home)
+    finally:
+        end_all(home)
+        shutil.rmtree(home.path.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def two_agents(hub: Hub) -> Iterator[tuple[AgentClient, AgentClient]]:
+    """One that asks, and one that is asked, of the same user."""
+    with agent_of(hub) as (_, asking), agent_of(hub) as (_, asked):
+        yield asking, asked

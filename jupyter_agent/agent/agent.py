@@ -19,6 +19,7 @@ from jupyter_agent.agent.commands import Commands
 from jupyter_agent.agent.console import Console
 from jupyter_agent.agent.launch import Launcher
 from jupyter_agent.agent.link import Link
+from jupyter_agent.agent.others import Others
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import Home
@@ -121,6 +122,9 @@ class Agent(Configurable):
             self.commands = Commands(
                 link=self.link, launcher=self.launcher, supervisor=self.supervisor, console=self.console
             )
+            self.others = await stack.enter_async_context(
+                Others(link=self.link, folder=self.home.path / "others", tasks=tasks)
+            )
             self._tasks = tasks
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
@@ -185,6 +189,7 @@ class Agent(Configurable):
         )
 
     def _ready(self) -> None:
+        self.others.connected()
         paying = self._tasks.create_task(self._pay_debts())
         self._background.add(paying)
         paying.add_done_callback(self._background.discard)

@@ -14,7 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from jupyter_agent.agent.agent import Agent
-from jupyter_agent.api import packages, runs
+from jupyter_agent.api import agents, packages, runs
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.handler import HEARTBEAT_S, Faces, Handler
 from jupyter_agent.errors import NotFound
@@ -74,6 +74,17 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"runs/([^/]+)/stream", runs.Stream),
     (r"runs/([^/]+)/artifacts", runs.Artifacts),
     (r"runs/([^/]+)/artifacts/(.+)", runs.Artifact),
+    (r"agents", agents.Agents),
+    (r"agents/([^/]+)", agents.OneAgent),
+    (r"agents/([^/]+)/cancel", agents.AgentCancel),
+    (r"agents/([^/]+)/runs", agents.AgentRuns),
+    (r"agents/([^/]+)/runs/([^/]+)", agents.AgentRun),
+    (r"agents/([^/]+)/runs/([^/]+)/cancel", agents.AgentRunCancel),
+    (r"agents/([^/]+)/runs/([^/]+)/output", agents.AgentRunOutput),
+    (r"agents/([^/]+)/runs/([^/]+)/stream", agents.AgentRunStream),
+    (r"agents/([^/]+)/packages/([^/]+)/prepare", agents.AgentPrepare),
+    (r"agents/([^/]+)/packages/([^/]+)/reinstall", agents.AgentReinstall),
+    (r"agents/([^/]+)/packages/([^/]+)/testrun", agents.AgentTestRun),
     (r"events", Events),
     (r"shutdown", Shutdown),
 )

@@ -36,17 +36,38 @@ class PublishBody(Body):
     path: str
 
 
-class RunBody(Body):
-    """``POST packages/{id}/runs``; ``parameters_yaml`` holds texts that are read as YAML scalars."""
+class NoBody(Body):
+    """Of a request that needs none; ``{}`` is none, too."""
+
+
+class TestBody(Body):
+    """``POST agents/{slug}/packages/{id}/testrun``."""
+
+    kill_after_s: float = Field(default=10, gt=0, le=3600, allow_inf_nan=False)
+
+
+class ParametersBody(Body):
+    """Of a run, wherever; ``parameters_yaml`` holds texts that are read as YAML scalars."""
 
     parameters: dict[str, Any] = Field(default_factory=dict)
     parameters_yaml: dict[str, str] = Field(default_factory=dict)
-    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    memory_mb: int | None = Field(default=None, gt=0)
 
     def all_parameters(self) -> dict[str, Any]:
         """Both kinds; the texts win."""
         return {**self.parameters, **{name: yaml_scalar(text) for name, text in self.parameters_yaml.items()}}
+
+
+class RemoteRunBody(ParametersBody):
+    """``POST agents/{slug}/runs``: the protocol has no words for limits."""
+
+    target: str = Field(min_length=1)
+
+
+class RunBody(ParametersBody):
+    """``POST packages/{id}/runs``."""
+
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    memory_mb: int | None = Field(default=None, gt=0)
 
 
 class TargetBody(RunBody):

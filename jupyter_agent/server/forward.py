@@ -19,7 +19,7 @@ from jupyter_agent.server.upstream import ENDED, exchange
 
 USER_HEADER = "X-Jupyter-Agent-User"
 
-INWARD = ("Accept", "Content-Type")
+INWARD = ("Accept", "Content-Type", "Idempotency-Key")
 OUTWARD = ("Cache-Control", "Content-Disposition", "Content-Length", "Content-Type", "Last-Modified")
 
 JUPYTERS_ARGUMENTS = frozenset({"token", "_xsrf", "no_track_activity"})

@@ -82,6 +82,12 @@ class ForwardHandler(GateHandler):
         """Forward."""
         await self._forward()
 
+    @authenticated
+    @authorized
+    async def delete(self) -> None:
+        """Forward."""
+        await self._forward()
+
     async def _forward(self) -> None:
         self._check()
         connection = self.connection = await self.upstream.connect()
@@ -156,17 +162,28 @@ class UnknownHandler(GateHandler):
         """Refuse."""
         raise HTTPError(HTTPStatus.NOT_FOUND, "There is no such path.")
 
+    @authenticated
+    async def delete(self) -> None:
+        """Refuse."""
+        raise HTTPError(HTTPStatus.NOT_FOUND, "There is no such path.")
+
 
 FORWARDED: tuple[tuple[str, type[ForwardHandler], str], ...] = (
     ("events", ForwardHandler, "GET"),
     ("packages", ForwardHandler, "GET POST"),
-    ("packages/[^/]+", ForwardHandler, "GET"),
-    ("packages/[^/]+/runs", ForwardHandler, "POST"),
+    ("packages/[^/]+", ForwardHandler, "GET DELETE"),
+    ("packages/[^/]+/(?:runs|prepare|reinstall)", ForwardHandler, "POST"),
     ("runs", ForwardHandler, "GET POST"),
     ("runs/[^/]+", ForwardHandler, "GET"),
-    ("runs/[^/]+/cancel", ForwardHandler, "POST"),
+    ("runs/[^/]+/(?:cancel|rerun)", ForwardHandler, "POST"),
     ("runs/[^/]+/(?:output|stream|artifacts)", ForwardHandler, "GET"),
     ("runs/[^/]+/artifacts/.+", ArtifactHandler, "GET"),
+    ("agents(?:/[^/]+)?", ForwardHandler, "GET"),
+    ("agents/[^/]+/runs", ForwardHandler, "GET POST"),
+    ("agents/[^/]+/runs/[^/]+", ForwardHandler, "GET"),
+    ("agents/[^/]+/runs/[^/]+/(?:output|stream)", ForwardHandler, "GET"),
+    ("agents/[^/]+(?:/runs/[^/]+)?/cancel", ForwardHandler, "POST"),
+    ("agents/[^/]+/packages/[^/]+/(?:prepare|reinstall|testrun)", ForwardHandler, "POST"),
 )
 """Paths below ``/api/v1/`` that the agent serves and the gate forwards. ``shutdown`` is the socket's alone."""
 
