@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from jupyter_agent.errors import InvalidInput
+from jupyter_agent.errors import InvalidInput, Unavailable
 from jupyter_agent.runtimes.base import Runtime
+from jupyter_agent.runtimes.dotnet import DotNet
+from jupyter_agent.runtimes.executable import Executable
+from jupyter_agent.runtimes.java import Java
 from jupyter_agent.runtimes.notebook import Notebook
+from jupyter_agent.runtimes.php import Php
+from jupyter_agent.runtimes.powershell import PowerShell
 from jupyter_agent.runtimes.python import Python
+from jupyter_agent.runtimes.rust import Rust
+from jupyter_agent.runtimes.shell import Shell
 from jupyter_agent.runtimes.tools import Tools
 
-RUNTIMES: dict[str, Runtime] = {runtime.language: runtime for runtime in (Python(), Notebook())}
+RUNTIMES: dict[str, Runtime] = {
+    runtime.language: runtime
+    for runtime in (
+        Python(),
+        Notebook(),
+        Shell(),
+        Executable(),
+        Php(),
+        PowerShell(),
+        Rust(),
+        Java(),
+        DotNet(),
+    )
+}
 
 LANGUAGES = tuple(sorted(RUNTIMES))
 
 
 def runtime_for(language: str) -> Runtime:
-    """The runtime of a language. Raises ``InvalidInput`` naming those there are."""
+    """The runtime of a language.
+
+    Raises ``InvalidInput`` naming those there are, ``Unavailable`` when what it needs is not on this machine.
+    """
     if runtime := RUNTIMES.get(language.lower()):
+        if missing := runtime.missing():
+            raise Unavailable(f"Packages in {runtime.language} cannot be run here. {missing}")
         return runtime
     raise InvalidInput(f"Packages in {language or 'no language'} cannot be run here: there are {', '.join(LANGUAGES)}.")
 
