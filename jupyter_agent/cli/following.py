@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.cli.console import Console
-from jupyter_agent.cli.context import Context
+from jupyter_agent.cli.context import Context, segment
 from jupyter_agent.cli.text import plain, size, took
-from jupyter_agent.errors import Unavailable
-from jupyter_agent.home import AgentClient, Home
+from jupyter_agent.errors import NotFound, Unavailable
+from jupyter_agent.home import AgentClient, Home, RequestFailed
 
 ENDED = ("succeeded", "failed", "timed_out", "cancelled", "killed", "kernel_died", "lost")
 
@@ -79,26 +79,38 @@ class Following:
         self._since_offset = 0
         self._told = ""
         self.run = run
+        self._path = path_of(run)
         self._show_progress()
 
     def to_the_end(self) -> dict[str, Any]:
-        """The run as it ended. An agent that ended meanwhile is started again, and tells what became of the run."""
-        try:
-            self._follow()
-        except (Unavailable, ValueError, ConnectionError):  # it ended, perhaps within a line
-            pass
-        finally:
-            self._console.clear()
-        if self.run["state"] not in ENDED:
+        """The run as it ended. An agent that ended meanwhile is started again, and tells what became of the run.
+
+        Another agent's run goes on: it is followed further.
+        """
+        while True:
+            try:
+                self._follow()
+            except (Unavailable, ValueError, ConnectionError):  # it ended, perhaps within a line
+                pass
+            finally:
+                self._console.clear()
+            if self.run["state"] in ENDED:
+                return self.run
             self._console.note("The agent ended; it is started again to tell what became of the run.", "yellow")
             self.run = self._from_the_next_agent()
-        return self.run
+            if self.run["state"] in ENDED or "agent" not in self.run:
+                return self.run
 
     def _from_the_next_agent(self) -> dict[str, Any]:
         deadline = time.monotonic() + DYING_S
         while True:
             try:
-                run: dict[str, Any] = self._context.agent().request("GET", f"runs/{self.run['id']}")
+                self._agent = self._context.agent()
+                run: dict[str, Any] = self._agent.request("GET", self._path)
+            except RequestFailed as error:
+                if "agent" not in self.run or error.reason != NotFound.__name__:
+                    raise
+                return {**self.run, "state": "lost", "error": str(error)}
             except Unavailable:  # the old one's last moments
                 if time.monotonic() > deadline:
                     raise
@@ -109,11 +121,11 @@ class Following:
     def cancel(self) -> None:
         """Ask the agent to cancel the run."""
         self._console.note(f"Cancelling {self.run['package']}; Ctrl-C again does not wait for its end.", "yellow")
-        self.run = self._agent.request("POST", f"runs/{self.run['id']}/cancel", timeout_s=None)
+        self.run = self._agent.request("POST", f"{self._path}/cancel", timeout_s=None)
 
     def _follow(self) -> None:
         seen, self._since_offset = self._since_offset, 0
-        for line in self._agent.lines(f"runs/{self.run['id']}/stream?offset={self._offset}"):
+        for line in self._agent.lines(f"{self._path}/stream?offset={self._offset}"):
             if "run" in line:
                 self.run = line["run"]
                 self._show_progress()
@@ -135,6 +147,12 @@ class Following:
         elif text != self._told:
             self._console.note(f"{plain(self.run['package'])}: {text}")
         self._told = text
+
+
+def path_of(run: dict[str, Any]) -> str:
+    """Where the API has a run: this agent's, or another one's."""
+    own = f"runs/{segment(run['id'])}"
+    return f"agents/{segment(run['agent'])}/{own}" if run.get("agent") else own
 
 
 def show_end(console: Console, run: dict[str, Any], home: Home) -> None:

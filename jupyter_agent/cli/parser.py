@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     _hub(commands)
     _packages(commands)
     _runs(commands)
+    _agents(commands)
     return parser
 
 
@@ -153,18 +154,36 @@ def _runs(commands: Commands) -> None:
     run.add_argument("--detach", action="store_true", help="print the run's id and do not wait for its end")
     run.add_argument("--timeout", metavar="SECONDS", type=_positive, help="stop the run after this long")
     run.add_argument("--memory", metavar="MB", type=_count, help="stop the run when it uses more memory (MiB)")
+    run.add_argument("--priority", metavar="N", type=_whole, help="its place among those that wait, lower first (2)")
+    run.add_argument("--retries", metavar="N", type=_whole, help="try again so many times when it fails")
+    run.add_argument("--key", metavar="KEY", help="asked for with the same key again, the first run is given back")
+    _there(run, "run a published package on this agent instead: its slug or name")
     _group, below = commands.group("runs", "runs that are under way and those that ended")
     listing = below.add("list", "list runs, the newest first", "runs:list_runs")
     listing.add_argument("--state", metavar="S", help="only runs in this state: running, succeeded, failed, ...")
     listing.add_argument("--package", metavar="P", help="only runs of this package")
     listing.add_argument("--limit", metavar="N", type=_count, default=50, help="at most so many (50)")
+    _there(listing, "what runs on this agent: its slug or name")
     _one(below.add("show", "show a run", "runs:show"))
     logs = _one(below.add("logs", "print the output of a run", "runs:logs"))
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    _one(below.add("cancel", "cancel a run and wait for its end", "runs:cancel"))
+    _there(logs, "of a run under way on this agent")
+    cancel = _one(below.add("cancel", "cancel a run and wait for its end", "runs:cancel"))
+    _there(cancel, "a run of this agent")
+    again = _one(below.add("rerun", "run once more what an ended run was", "run:rerun"))
+    again.add_argument("--detach", action="store_true", help="print the new run's id and do not wait for its end")
     artifacts = _one(below.add("artifacts", "list the files that a run left, or fetch one", "runs:artifacts"))
     artifacts.add_argument("name", metavar="NAME", nargs="?", help="the file to fetch")
     artifacts.add_argument("-o", "--output", metavar="FILE", help="where to write it (else NAME, here); - for stdout")
+
+
+def _agents(commands: Commands) -> None:
+    _group, below = commands.group("agents", "the agents of the same OpenFlow")
+    below.add("list", "list the agents, and which of them are connected", "agents:list_agents")
+
+
+def _there(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--agent", metavar="SLUG", type=_name, help=summary)
 
 
 def _one(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -190,6 +209,18 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _whole(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 9:  # noqa: PLR2004 - what any counter holds
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
+def _name(text: str) -> str:
+    if text.strip():
+        return text
+    raise argparse.ArgumentTypeError("a name is missing")
 
 
 def _port(text: str) -> int:

@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from jupyter_agent.cli.context import Context
+from jupyter_agent.cli import agents
+from jupyter_agent.cli.context import Context, segment
 from jupyter_agent.cli.following import Following, show_end
+from jupyter_agent.cli.runs import find
 from jupyter_agent.errors import NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
 
@@ -19,17 +21,41 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def run(context: Context, given: argparse.Namespace) -> int:
-    """Run a package or a path."""
-    body = {
+    """Run a package or a path, here or on another agent."""
+    body = agents.body_of_run(given) if given.agent else body_of(given)
+    agent = context.agent()
+    started = start(agent, given.target, body, path=agents.base(given.agent) if given.agent else "runs")
+    return see_to_end(context, agent, started, detach=given.detach)
+
+
+def rerun(context: Context, given: argparse.Namespace) -> int:
+    """Run once more what an ended run was."""
+    agent = context.agent()
+    wanted = find(agent, given.id)
+    started = agent.request("POST", f"runs/{segment(wanted['id'])}/rerun", {}, timeout_s=LAUNCH_TIMEOUT_S)
+    return see_to_end(context, agent, started, detach=given.detach)
+
+
+def body_of(given: argparse.Namespace) -> dict[str, Any]:
+    """What is asked of this agent; what is not asked for is as its settings say."""
+    optional = {
+        "timeout_s": given.timeout,
+        "memory_mb": given.memory,
+        "priority": given.priority,
+        "retries": given.retries,
+        "key": given.key,
+    }
+    return {
         "target": target_of(given.target),
         "parameters_yaml": dict(given.parameters),
         "isolated": given.isolated,
-        **({"timeout_s": given.timeout} if given.timeout else {}),
-        **({"memory_mb": given.memory} if given.memory else {}),
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    agent = context.agent()
-    started = start(agent, given.target, body)
-    if given.detach:
+
+
+def see_to_end(context: Context, agent: AgentClient, started: dict[str, Any], *, detach: bool) -> int:
+    """Follow a run that was started and show its end, or only name it; the exit code."""
+    if detach:
         if context.console.json:
             context.console.document(started)
         context.console.line(started["id"])
@@ -49,12 +75,12 @@ def target_of(text: str) -> str:
     return text
 
 
-def start(agent: AgentClient, target: str, body: dict[str, Any]) -> dict[str, Any]:
+def start(agent: AgentClient, target: str, body: dict[str, Any], *, path: str = "runs") -> dict[str, Any]:
     """The run as it was accepted. Raises the agent's sentence."""
     try:
-        started: dict[str, Any] = agent.request("POST", "runs", body, timeout_s=LAUNCH_TIMEOUT_S)
+        started: dict[str, Any] = agent.request("POST", path, body, timeout_s=LAUNCH_TIMEOUT_S)
     except RequestFailed as error:
-        if error.reason == NotFound.__name__ and os.sep not in target and Path(target).is_dir():
+        if path == "runs" and error.reason == NotFound.__name__ and os.sep not in target and Path(target).is_dir():
             raise NotFound(f"{error} To run the folder of that name, write .{os.sep}{target}.") from error
         raise
     return started

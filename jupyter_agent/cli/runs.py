@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from jupyter_agent.cli import agents
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.following import Following, file_of, run_folder, state_colour, state_text
+from jupyter_agent.cli.following import Following, file_of, path_of, run_folder, state_colour, state_text
 from jupyter_agent.cli.text import local_time, plain, short_time, size, took
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
@@ -27,6 +28,8 @@ LEAST = 4
 
 def list_runs(context: Context, given: argparse.Namespace) -> int:
     """List runs, the newest first."""
+    if given.agent:
+        return agents.list_runs(context, given)
     found = _runs(context.agent(), limit=given.limit, state=given.state, package=given.package)
     console = context.console
     if console.json:
@@ -135,26 +138,26 @@ def _facts(context: Context, run: dict[str, Any]) -> Iterator[tuple[str, object]
 def logs(context: Context, given: argparse.Namespace) -> int:
     """Print a run's output; its stderr to stderr."""
     agent = context.agent()
-    run = find(agent, given.id)
+    run = agents.find(agent, given.agent, given.id) if given.agent else find(agent, given.id)
     if context.console.json:
-        chunks = list(_chunks(agent, run["id"], follow=given.follow))
+        chunks = list(_chunks(agent, path_of(run), follow=given.follow))
         context.console.document({"id": run["id"], "chunks": chunks})
     elif given.follow:
         Following(context, agent, run).to_the_end()
     else:
-        for chunk in _chunks(agent, run["id"], follow=False):
+        for chunk in _chunks(agent, path_of(run), follow=False):
             context.console.pass_on(chunk["text"], to_err=chunk["stream"] != "stdout")
     return 0
 
 
-def _chunks(agent: AgentClient, run_id: str, *, follow: bool) -> Iterator[dict[str, Any]]:
+def _chunks(agent: AgentClient, path: str, *, follow: bool) -> Iterator[dict[str, Any]]:
     """The pieces of a run's output up to now, or up to its end."""
     if follow:
-        yield from (line for line in agent.lines(f"runs/{run_id}/stream") if "run" not in line)
+        yield from (line for line in agent.lines(f"{path}/stream") if "run" not in line)
         return
     offset = 0
     while True:
-        page = agent.request("GET", f"runs/{run_id}/output?offset={offset}&limit={OUTPUT_PAGE_BYTES}")
+        page = agent.request("GET", f"{path}/output?offset={offset}&limit={OUTPUT_PAGE_BYTES}")
         yield from page["chunks"]
         if page["complete"] or page["next"] == offset:
             return
@@ -163,6 +166,8 @@ def _chunks(agent: AgentClient, run_id: str, *, follow: bool) -> Iterator[dict[s
 
 def cancel(context: Context, given: argparse.Namespace) -> int:
     """Cancel a run and wait until it has ended."""
+    if given.agent:
+        return agents.cancel(context, given)
     agent = context.agent()
     run = find(agent, given.id)
     if run["ended"]:

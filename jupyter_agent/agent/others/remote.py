@@ -174,7 +174,7 @@ class RemoteRun:
         self._end(
             self._verdict(success=success),
             exit_code=code if _is_number(code) else None,
-            error=error or (None if success else "The run failed."),
+            error=error,
             results=left_by(payload, self.row.parameters) if isinstance(payload, dict) else {},
         )
 
@@ -184,7 +184,7 @@ class RemoteRun:
         Without any word of it, what was asked for counts; else it is not known.
         """
         if self.claimed is not None:
-            self._end(self._verdict(success=self.claimed), error=None if self.claimed else "The run failed.")
+            self._end(self._verdict(success=self.claimed))
         elif self.asked_to_end:
             self._end(RunState.CANCELLED)
         else:
@@ -202,6 +202,8 @@ class RemoteRun:
         if rest := self._decoder.decode(b"", final=True):
             self.output.append("stdout", rest, time.time())
         self.accepted.set()
+        if state is RunState.FAILED and not changes.get("error"):
+            changes["error"] = "The run failed; its agent does not say why."
         self.row = dataclasses.replace(self.row, state=state, ended=now(), **changes)
         self._on_change(self)
 
