@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from jupyter_agent.errors import AgentError, Conflict, ConnectionLost, Failed, InvalidInput, ServerRefused
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.rights import Right
-from jupyter_agent.packages import fetch, publish
+from jupyter_agent.packages import Versions, publish
 from tests.hub_peers import user_of
 from tests.openflow_peers import QUICKLY, Hub, until
 from tests.test_packages import package
@@ -33,6 +33,17 @@ async def client(hub: Hub) -> AsyncIterator[Client]:
             await entered.delete_one("agents", document["_id"])
         for file in await entered.query("fs.files", {}, top=100):
             await entered.delete_one("fs.files", file["_id"])
+
+
+async def fetch(client: Client, document: Mapping[str, Any], packages: Path | Versions, *, jwt: str = "") -> Path:
+    """The version's folder, as a run sees it."""
+
+    async def connect() -> Client:
+        return client
+
+    versions = packages if isinstance(packages, Versions) else Versions(packages)
+    async with versions.take(connect, document, jwt=jwt) as folder:
+        return folder
 
 
 async def state_of(client: Client) -> tuple[list[str], list[str]]:
@@ -198,7 +209,8 @@ async def test_a_cancelled_publication_is_taken_back(client: Client, waits: Wait
 
 async def test_fetches_of_one_archive_wait_for_one_another(client: Client, waits: Waits, tmp_path: Path) -> None:
     published = await publish(client, package(tmp_path / "p"), who="ann")
-    tasks = [asyncio.create_task(fetch(waits, published.document, tmp_path / "packages")) for _ in range(5)]
+    versions = Versions(tmp_path / "packages")
+    tasks = [asyncio.create_task(fetch(waits, published.document, versions)) for _ in range(5)]
     await waits.reached.wait()
     waits.go_on.set()
     assert set(await asyncio.gather(*tasks)) == {tmp_path / "packages" / published.fileid}
@@ -220,7 +232,7 @@ FETCHER = """
 import asyncio, json, sys
 from pathlib import Path
 from jupyter_agent.openflow.client import Client, Credentials
-from jupyter_agent.packages import fetch
+from jupyter_agent.packages import Versions
 
 class Hangs(Client):
     async def download(self, id, folder, **kwargs):
@@ -230,7 +242,8 @@ class Hangs(Client):
 
 async def main(url, jwt, document, packages):
     async with Hangs(url, Credentials(jwt=jwt), version="1.0") as client:
-        await fetch(client, json.loads(document), Path(packages))
+        async with Versions(Path(packages)).take(lambda: asyncio.sleep(0, client), json.loads(document)):
+            pass
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -242,13 +255,15 @@ async def test_a_killed_fetch_leaves_nothing_that_counts(client: Client, hub: Hu
     fetcher = fetcher_of(hub, published.fileid, packages)
     assert fetcher.stdout
     assert await asyncio.to_thread(fetcher.stdout.readline) == "downloading\n"
-    waiting = asyncio.create_task(fetch(client, published.document, packages))
-    await asyncio.sleep(0)
-    assert not (packages / published.fileid).exists()
     fetcher.send_signal(signal.SIGKILL)
     fetcher.communicate()
-    assert await waiting == packages / published.fileid
-    assert [path.name for path in packages.iterdir() if path.is_dir()] == [published.fileid]
+    assert not (packages / published.fileid).exists()
+    assert [path.name for path in packages.iterdir()]
+    versions = Versions(packages)
+    await versions.open()
+    assert await fetch(client, published.document, versions) == packages / published.fileid
+    await versions.tidy((), keep_days=1)
+    assert sorted(path.name for path in packages.iterdir()) == [published.fileid, f"{published.fileid}.json"]
 
 
 def fetcher_of(hub: Hub, fileid: str, packages: Path) -> subprocess.Popen[str]:
@@ -262,6 +277,10 @@ def fetcher_of(hub: Hub, fileid: str, packages: Path) -> subprocess.Popen[str]:
         ({"name": "x", "fileid": ""}, "The package x has no archive in OpenFlow: publish it again."),
         ({"name": "x"}, "The package x has no archive in OpenFlow: publish it again."),
         ({"name": "x", "fileid": "local"}, "The package x is marked as local"),
+        (
+            {"name": "x", "repo": "https://x.org/y.git", "ref": "main"},
+            "The package x is a git repository (https://x.org",
+        ),
         ({"name": "x", "fileid": "../../etc"}, "The package x has a file id that is none"),
         ({"name": "x", "fileid": ".."}, "The package x has a file id that is none"),
     ],

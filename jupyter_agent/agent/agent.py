@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from traitlets import Enum, Float, Int, List, Unicode
+from traitlets import Enum, Float, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from jupyter_agent import __version__, processes, runtimes
@@ -20,10 +20,11 @@ from jupyter_agent.agent.console import Console
 from jupyter_agent.agent.launch import Launcher
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.others import Others
+from jupyter_agent.agent.updates import Updates
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import Home
-from jupyter_agent.packages import Preparations
+from jupyter_agent.packages import Bounds, Preparations, Versions
 from jupyter_agent.runs import Limits, Supervisor
 from jupyter_agent.state import RunRow, State
 
@@ -63,6 +64,29 @@ class Agent(Configurable):
         Unicode(),
         help="Ids of the packages that get the agent's own OpenFlow token when nobody else's is at hand; `*` for all.",
     ).tag(config=True)
+    max_package_files = Int(
+        100_000, min=1, help="How many files and folders a package may hold; one with more is refused."
+    ).tag(config=True)
+    max_package_mb = Int(
+        4096, min=1, help="MiB that a package's files may have together, and its archive; a larger one is refused."
+    ).tag(config=True)
+    max_package_ratio = Int(
+        200,
+        min=1,
+        help="How many times as large as its archive a package of more than 256 MiB may be; one that is larger is "
+        "taken for a trap.",
+    ).tag(config=True)
+    on_package_update = Enum(
+        ("drain", "kill"),
+        help="What becomes of a package's runs when it is published again or removed. `drain`: they go on to their "
+        "end. `kill`: they are ended, once the new version is fetched. Runs that have not begun take the new version. "
+        "Where it is not set, the environment's `killonpackageupdate` says it, else `drain` holds.",
+    ).tag(config=True)
+    keep_days = Float(
+        30.0,
+        min=0,
+        help="Days for which versions of packages, and what was prepared for them, are kept while nothing uses them.",
+    ).tag(config=True)
     ca_file = Unicode(
         help="A file with certificates (PEM) of the authority that OpenFlow's certificate is from, "
         "where the system does not know it.",
@@ -76,6 +100,12 @@ class Agent(Configurable):
     idle_s = Float(300.0, min=0, help="Seconds without a page, command or run after which the agent ends.").tag(
         config=True
     )
+
+    @default("on_package_update")
+    def _on_package_update(self) -> str:
+        """As the environment says that an OpenFlow server gives its containers (protocol §16)."""
+        told = os.environ.get("killonpackageupdate", "")  # noqa: SIM112 - the server's spelling
+        return "kill" if told.strip().lower() in ("true", "1", "yes", "on") else "drain"
 
     def __init__(
         self,
@@ -109,6 +139,8 @@ class Agent(Configurable):
             self.site = runtimes.Site(
                 environments=Environments(self.home.environments), preparations=Preparations(self.home.preparations)
             )
+            self.versions = Versions(self.home.packages, bounds=self.bounds())
+            await self.versions.open()
             self.link = self._make_link()
             self.console = Console(link=self.link, state=self.state, tasks=tasks)
             self.launcher = Launcher(
@@ -116,6 +148,7 @@ class Agent(Configurable):
                 link=self.link,
                 supervisor=self.supervisor,
                 site=self.site,
+                versions=self.versions,
                 grant_agent_token=frozenset(self.grant_agent_token),
                 limits=self.limits(),
             )
@@ -125,12 +158,21 @@ class Agent(Configurable):
             self.others = await stack.enter_async_context(
                 Others(link=self.link, folder=self.home.path / "others", tasks=tasks)
             )
+            self.updates = Updates(
+                link=self.link,
+                supervisor=self.supervisor,
+                versions=self.versions,
+                kill=self.on_package_update == "kill",
+                keep_days=self.keep_days,
+                tell=self._on_package,
+            )
             self._tasks = tasks
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
             await stack.enter_async_context(self.supervisor)
             stack.callback(self.supervisor.subscribe(self._on_run))
-            self._background = {tasks.create_task(self.link.run())}
+            stack.callback(self.supervisor.subscribe(self.updates.on_run))
+            self._background = {tasks.create_task(self.link.run()), tasks.create_task(self.updates.run())}
             self._stack = stack.pop_all()
         return self
 
@@ -183,12 +225,21 @@ class Agent(Configurable):
             languages=runtimes.languages(),
             ca_file=Path(self.ca_file).expanduser() if self.ca_file else None,
             on_command=lambda event: self.commands.handle(event),  # noqa: PLW0108 - commands are made after the link
-            on_package=self._on_package,
+            on_package=self._package_changed,
             on_change=self._on_status,
             on_ready=self._ready,
         )
 
+    def bounds(self) -> Bounds:
+        """What a package may hold, as the settings say."""
+        return Bounds(files=self.max_package_files, total_bytes=self.max_package_mb << 20, ratio=self.max_package_ratio)
+
+    def _package_changed(self, package: str, operation: str) -> None:
+        self.updates.on_package(package, operation)
+        self._on_package(package, operation)
+
     def _ready(self) -> None:
+        self.updates.on_ready()
         self.others.connected()
         paying = self._tasks.create_task(self._pay_debts())
         self._background.add(paying)

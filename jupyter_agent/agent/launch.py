@@ -25,10 +25,10 @@ from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.senders import Sender, find_package
 from jupyter_agent.agent.variables import as_text, harmless
-from jupyter_agent.errors import Failed, InvalidInput, NotFound
+from jupyter_agent.errors import Failed, InvalidInput, NotFound, ServerRefused
 from jupyter_agent.folders import copy_tree
 from jupyter_agent.home import Home, write_private
-from jupyter_agent.packages import Manifest, entry_point, fetch, pack, package_root, unpack
+from jupyter_agent.packages import Bounds, Manifest, Versions, entry_point, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
 from jupyter_agent.state import RunRow, RunState, new_run_id
 from jupyter_agent.waiting import to_its_end
@@ -101,6 +101,7 @@ class Launcher:
         link: Link,
         supervisor: Supervisor,
         site: runtimes.Site,
+        versions: Versions,
         grant_agent_token: frozenset[str],
         limits: Limits,
     ) -> None:
@@ -108,6 +109,7 @@ class Launcher:
         self._link = link
         self._supervisor = supervisor
         self._site = site
+        self._versions = versions
         self._granted = grant_agent_token
         self._limits = limits
 
@@ -189,10 +191,10 @@ class Launcher:
             await self._copy(source.entry.parent, work)
             return Files(work, work / source.entry.name, source.language, private=True)
         if source.folder is not None:
-            await to_its_end(partial(copy_as_published, source.folder, work))
+            await to_its_end(partial(copy_as_published, source.folder, work, bounds=self._versions.bounds))
         else:
             source = await self._newest(source, run)
-            await self._copy(await self._fetched(source), work)
+            source = await self._copy_of_package(source, run, work)
         return await asyncio.to_thread(files_of_package, work, source.document)
 
     async def _copy(self, source: Path, target: Path) -> None:
@@ -206,19 +208,31 @@ class Launcher:
             failures: list[tuple[str, str, str]] = error.args[0]
             raise Failed(f"{len(failures)} of the files cannot be copied, the first: {failures[0][2]}") from error
 
+    async def _copy_of_package(self, source: Source, run: Run, work: Path) -> Source:
+        """Copy the package's files to ``work``; the source that they are of.
+
+        When the archive is gone, the package may have been published again in this moment: then that one is taken.
+        """
+        try:
+            async with self._versions.take(self._link.client, source.document or {}) as folder:
+                await self._copy(folder, work)
+        except (ServerRefused, NotFound):
+            newer = await self._newest(source, run)
+            if newer is source:
+                raise
+            return await self._copy_of_package(newer, run, work)
+        return source
+
     async def _newest(self, source: Source, run: Run) -> Source:
-        """The package as it is now, if it was published again while the run waited: the archive before it is gone."""
+        """The package as it is now, unless the run's version is here and the package has no other one since."""
         document = source.document or {}
-        if (self._home.packages / str(document.get("fileid"))).is_dir():
+        if self._versions.is_current(str(document.get("fileid"))):
             return source
         now = await find_package(await self._link.client(), str(document["_id"]))
         if now.get("fileid") == document.get("fileid"):
             return source
         run.change(fileid=str(now.get("fileid") or ""), version=str(now.get("version") or ""))
         return dataclasses.replace(source, document=now)
-
-    async def _fetched(self, source: Source) -> Path:
-        return await fetch(await self._link.client(), source.document or {}, self._home.packages)
 
     async def _child_environment(self, row: RunRow, request: RunRequest, payload: Path, cwd: Path) -> dict[str, str]:
         """Design: an allow-list of ours, what the agent's document sets, the payload's harmless keys, the token."""
@@ -242,11 +256,11 @@ class Launcher:
         return ""
 
 
-def copy_as_published(folder: Path, work: Path) -> None:
+def copy_as_published(folder: Path, work: Path, *, bounds: Bounds) -> None:
     """A copy of a package's folder with what its archive would hold, and nothing else."""
     with tempfile.TemporaryDirectory(dir=work.parent) as scratch:
         unpacked = Path(scratch) / "files"
-        unpack(pack(folder, Path(scratch)), unpacked)
+        unpack(pack(folder, Path(scratch), bounds=bounds), unpacked, bounds=bounds)
         package_root(unpacked).rename(work)
 
 

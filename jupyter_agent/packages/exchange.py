@@ -1,4 +1,4 @@
-"""The way of packages to OpenFlow and back: publishing a folder, fetching an archive.
+"""The way of packages to OpenFlow, and out of it: publishing a folder, removing a package.
 
 Knows the documents of the collection ``agents`` and the order of steps that leaves nothing half-made
 (openiap-protocol.md, section 14). Refuses to know what is in a package.
@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agent.errors import AgentError, Conflict, Failed, InvalidInput, Unavailable
-from jupyter_agent.home import Lock
-from jupyter_agent.packages.entries import package_root
+from jupyter_agent.errors import AccessDenied, AgentError, Conflict, Failed, Unavailable
+from jupyter_agent.openflow.rights import ADMINS, ROOT, Right, allowed
 from jupyter_agent.packages.manifest import Manifest
 from jupyter_agent.packages.packing import pack
-from jupyter_agent.packages.unpacking import unpack
-from jupyter_agent.waiting import holding, to_its_end
+from jupyter_agent.packages.unpacking import BOUNDS, Bounds
+from jupyter_agent.waiting import to_its_end
 
 if TYPE_CHECKING:
     from jupyter_agent.openflow.client import Client  # packing alone (the CLI) needs no wire
@@ -46,7 +42,7 @@ class Published:
     document: Mapping[str, Any]
 
 
-async def publish(client: Client, folder: Path, *, who: str) -> Published:
+async def publish(client: Client, folder: Path, *, who: str, bounds: Bounds = BOUNDS) -> Published:
     """Pack ``folder`` and make it the package of its name in OpenFlow; a version may be published again.
 
     ``who`` is recorded with the archive. The order is: document, archive, the document's pointer to it, removal of the
@@ -55,7 +51,9 @@ async def publish(client: Client, folder: Path, *, who: str) -> Published:
     """
     publication = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as scratch:
-        manifest, archive = await to_its_end(lambda: (Manifest.read(folder), pack(folder, Path(scratch))))
+        manifest, archive = await to_its_end(
+            lambda: (Manifest.read(folder), pack(folder, Path(scratch), bounds=bounds))
+        )
         metadata = {
             "name": manifest.name,
             "version": manifest.version,
@@ -66,6 +64,7 @@ async def publish(client: Client, folder: Path, *, who: str) -> Published:
         document = found or await client.insert_one(AGENTS, {**_fields(manifest), "fileid": ""})
         try:
             fileid = await client.upload(archive, mimetype="application/gzip", metadata=metadata)
+            document = await _again(client, document)  # as it is after what may have been a long upload
             updated = await _point(client, document, {**_fields(manifest), "fileid": fileid})
         except BaseException:
             with contextlib.suppress(AgentError):
@@ -75,21 +74,22 @@ async def publish(client: Client, folder: Path, *, who: str) -> Published:
     return Published(document["_id"], fileid, manifest.name, manifest.version, updated)
 
 
-async def fetch(client: Client, document: Mapping[str, Any], packages: Path, *, jwt: str = "") -> Path:
-    """The folder of the package's files, downloaded and unpacked below ``packages`` by file id unless it is there.
+async def remove(client: Client, document: Mapping[str, Any]) -> None:
+    """Remove a package and its archive from OpenFlow; ``document`` is the package's in ``agents``.
 
-    ``document`` is the package's document in ``agents``; ``jwt`` whose rights count. Fetches of one archive wait for
-    one another, also those of other processes; one that is killed leaves nothing that counts. Raises ``InvalidInput``
-    for a package without an archive and for a broken one, and the client's errors.
+    The pointer goes first, as no server removes an archive that a document points to. Raises ``AccessDenied`` before
+    anything is changed, and the client's errors. An archive that may not be removed is left, and logged.
     """
-    fileid = _file_id(document)
-    folder = packages / fileid
-    if not folder.is_dir():
-        packages.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a moment on the own disk
-        async with holding(Lock(packages / f".{fileid}.lock", held=fileid)):
-            if not folder.is_dir():
-                await _download(client, fileid, folder, jwt=jwt)
-    return package_root(folder)
+    id, fileid = str(document["_id"]), str(document.get("fileid") or "")  # noqa: A001 - its name
+    name = document.get("name") or id
+    if client.user is None or not _may_delete(document, client.user.principals):
+        raise AccessDenied(f"The package {name} may not be removed: the right to delete it is needed.")
+    if fileid:
+        await client.update_one(AGENTS, {**_kept(document), "fileid": "", "_id": id})
+    await _remove_archive(client, fileid, keep="")
+    await client.delete_one(AGENTS, id)
+    if await client.query(AGENTS, {"_id": id}, projection={"_id": 1}, top=1):  # servers say 1 whatever they did
+        raise Failed(f"The package {name} is still there: OpenFlow did not remove it.")
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
@@ -119,14 +119,33 @@ async def _document(client: Client, name: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+async def _again(client: Client, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as it is now: an update replaces it whole, and what others changed meanwhile would be lost."""
+    found = await client.query(AGENTS, {"_id": document["_id"]}, top=1)
+    if not found:
+        raise Conflict(f"The package {document.get('name')} was removed while it was published: publish it again.")
+    return found[0]
+
+
+def _kept(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that an update has to repeat.
+
+    Those whose names begin with ``_`` are left out: the server keeps them, also those changed in the meantime.
+    """
+    return {key: value for key, value in document.items() if not key.startswith("_") and key not in ("repo", "ref")}
+
+
+def _may_delete(document: Mapping[str, Any], principals: Collection[str]) -> bool:
+    return allowed(document.get("_acl"), principals, Right.DELETE) or not {ROOT, ADMINS}.isdisjoint(principals)
+
+
 async def _point(client: Client, document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Let the document point to the new archive.
 
-    Fields whose names begin with ``_`` are left out: the server keeps them, also those changed in the meantime.
+    What it said of a git repository counts no more: it has files of its own now.
     """
-    kept = {key: value for key, value in document.items() if not key.startswith("_")}
     try:
-        return await client.update_one(AGENTS, {**kept, **fields, "_id": document["_id"]})
+        return await client.update_one(AGENTS, {**_kept(document), **fields, "_id": document["_id"]})
     except Unavailable:  # it is not known whether it was done
         now = await client.query(AGENTS, {"_id": document["_id"]}, top=1)
         if not now or now[0].get("fileid") != fields["fileid"]:
@@ -156,30 +175,3 @@ async def _remove_archive(client: Client, fileid: str, *, keep: str) -> None:
         await client.delete_one(FILES, fileid)
     except AgentError as error:
         LOG.warning("The replaced archive %s could not be removed: %s", fileid, error)
-
-
-def _file_id(document: Mapping[str, Any]) -> str:
-    name = document.get("name") or document.get("_id") or "the package"
-    fileid = str(document.get("fileid") or "")
-    if not fileid:
-        raise InvalidInput(f"The package {name} has no archive in OpenFlow: publish it again.")
-    if fileid == "local":
-        raise InvalidInput(
-            f"The package {name} is marked as local: its files are only on the agent it was made for; publish it."
-        )
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", fileid):
-        raise InvalidInput(f"The package {name} has a file id that is none ({fileid[:80]!r}): publish it again.")
-    return fileid
-
-
-async def _download(client: Client, fileid: str, folder: Path, *, jwt: str) -> None:
-    """Bring the archive here and unpack it; the lock is held."""
-    for leftover in folder.parent.glob(f".{fileid}.*"):
-        if leftover.is_dir():
-            await to_its_end(partial(shutil.rmtree, leftover))
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{fileid}.") as scratch:
-        try:
-            archive = await client.download(fileid, Path(scratch), jwt=jwt)
-        except Failed as error:
-            raise Failed(f"The package's archive could not be fetched: {error}") from error
-        await to_its_end(lambda: unpack(archive, folder))
