@@ -1,4 +1,4 @@
-"""The agent's durable state: a row for each run.
+"""The agent's durable state: a row for each run, what was asked for, and the keys that keep it from running twice.
 
 It knows rows. It refuses to know how a run goes (``runs/``) and how its result is sent (``agent/``): a row that still
 has its ``reply`` owes one.
@@ -13,20 +13,23 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from jupyter_agent.database import Database
-from jupyter_agent.errors import InvalidInput, NotFound
+from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 
 MOST_ROWS = 1000
 """The longest page of rows."""
 
 PATIENCE = 4
-"""So many times as many rows are kept of those that still owe a result."""
+"""So many times as many rows are kept of those that still owe a result, or whose key still holds."""
+
+KEYS_HOLD = timedelta(hours=24)
+"""At least so long the same key is the same run."""
 
 
 class RunState(StrEnum):
@@ -62,9 +65,15 @@ class RunRow:
     ``reply`` ``{"queue", "correlation_id"}`` of the message that asked for the run, until it has its result;
     ``environment`` the hash of its lock; ``folder`` the absolute path of its folder. ``peak_memory`` is in bytes.
     ``error`` is a sentence.
+
+    ``kind`` is ``run``, or ``prepare`` for one that ends when all is ready; a lower ``priority`` goes first. A run that
+    fails is tried ``retries`` times more, in the same row: ``attempt`` counts them from 1, ``next_attempt`` is when the
+    next one begins while that is waited for, ``error`` then why the one before failed. ``rerun_of`` is the run that
+    this one repeats, ``key`` what its caller calls it.
     """
 
     id: str
+    kind: str = "run"
     state: RunState = RunState.QUEUED
     package_id: str | None = None
     package: str = ""
@@ -76,7 +85,13 @@ class RunRow:
     who: str = ""
     token: str = "none"  # noqa: S105 - the kind of the token, not one
     parameters: dict[str, Any] = field(default_factory=dict)
+    priority: int = 2
     attempt: int = 1
+    retries: int = 0
+    retry_delay_s: float = 10.0
+    next_attempt: str | None = None
+    rerun_of: str | None = None
+    key: str | None = None
     created: str = ""
     started: str | None = None
     ended: str | None = None
@@ -95,6 +110,31 @@ class RunRow:
     folder: str = ""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A caller's own name for a run: within ``KEYS_HOLD``, the same one of the same caller is the same run.
+
+    ``fingerprint`` is of all that is asked for: another one with the same key is refused.
+    """
+
+    caller: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which ended runs are kept: so many, so young, so large together (bytes); ``None`` is no bound.
+
+    The newest is kept whatever its size. One that owes a result, or whose key holds, outlives the bounds, up to
+    ``PATIENCE`` times ``runs``.
+    """
+
+    runs: int
+    days: float | None = None
+    total_bytes: int | None = None
+
+
 def new_run_id() -> str:
     """Ids sort by the time they were made (to the microsecond); their tails cannot be guessed (64 bits)."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(8)}"
@@ -102,7 +142,7 @@ def new_run_id() -> str:
 
 def now() -> str:
     """This moment, as rows hold it: ISO, UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _iso(datetime.now(UTC))
 
 
 class State:
@@ -120,12 +160,31 @@ class State:
     ) -> None:
         await self._database.__aexit__(kind, error, trace)
 
-    async def insert(self, row: RunRow) -> RunRow:
-        """Add a row. Raises ``InvalidInput`` when its id is taken."""
+    async def insert(
+        self, row: RunRow, *, request: Mapping[str, Any] | None = None, claim: Claim | None = None
+    ) -> RunRow:
+        """Add a row, and what was asked for; the row, or the one that its ``claim`` stands for already.
+
+        Raises ``InvalidInput`` when its id is taken, ``Conflict`` as ``claimed`` does.
+        """
         try:
-            return await self._database.write(lambda connection: _insert(connection, row))
+            return await self._database.write(lambda connection: _insert(connection, row, request, claim))
         except sqlite3.IntegrityError as error:
             raise InvalidInput(f"There is a run {row.id} already.") from error
+
+    async def claimed(self, claim: Claim) -> RunRow | None:
+        """The run that this claim stands for; ``None``: the key is free.
+
+        Raises ``Conflict`` when the key was used for something else, or its run is no longer kept.
+        """
+        return await self._database.read(lambda connection: _claimed(connection, claim))
+
+    async def request(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+        """What was asked for when the run was made, whole; ``None`` when that is not known."""
+        found = await self._database.read(
+            lambda connection: connection.execute("SELECT request FROM requests WHERE id = ?", (id,)).fetchone()
+        )
+        return None if found is None else dict(json.loads(found[0]))
 
     async def update(self, id: str, **changes: Any) -> RunRow:  # noqa: A002 - the row's own word
         """Change fields of a row; the new row. Raises ``NotFound``."""
@@ -157,12 +216,29 @@ class State:
         """Rows that say their run has not ended, oldest first."""
         return await self._database.read(lambda connection: _select(connection, "ended IS NULL ORDER BY id", ()))
 
-    async def expired(self, keep: int) -> list[RunRow]:
-        """Ended rows beyond the newest ``keep``, oldest first; those that owe a result are kept longer."""
-        newest = "SELECT id FROM runs WHERE ended IS NOT NULL ORDER BY id DESC LIMIT ?"
-        owing = f"reply IS NOT NULL AND id IN ({newest})"
-        condition = f"ended IS NOT NULL AND id NOT IN ({newest}) AND NOT ({owing}) ORDER BY id"
-        return await self._database.read(lambda connection: _select(connection, condition, (keep, keep * PATIENCE)))
+    async def expired(self, keep: Keep) -> list[RunRow]:
+        """Ended rows that need not be kept, oldest first."""
+        moment = datetime.now(UTC)
+        values = {
+            "runs": keep.runs,
+            "most": keep.runs * PATIENCE,
+            "bytes": keep.total_bytes,
+            "oldest": None if keep.days is None else _iso(moment - timedelta(days=keep.days)),
+            "holds": _iso(moment - KEYS_HOLD),
+        }
+        return await self._database.read(lambda connection: _select(connection, _EXPIRED, values))
+
+    async def unmeasured(self, limit: int) -> list[RunRow]:
+        """Ended rows of which nobody has said what their folders take, newest first."""
+        condition = "ended IS NOT NULL AND bytes IS NULL ORDER BY id DESC LIMIT ?"
+        return await self._database.read(lambda connection: _select(connection, condition, (limit,)))
+
+    async def measured(self, sizes: Mapping[str, int]) -> None:
+        """Note how many bytes the folders of these runs take."""
+        values = [(size, run_id) for run_id, size in sizes.items()]
+        await self._database.write(
+            lambda connection: connection.executemany("UPDATE runs SET bytes = ? WHERE id = ?", values)
+        )
 
     async def owed(self) -> list[RunRow]:
         """Ended rows whose result has not reached the one who asked for the run, oldest first."""
@@ -171,10 +247,8 @@ class State:
         )
 
     async def delete(self, ids: Collection[str]) -> None:
-        """Remove rows; one that is not there is passed over."""
-        await self._database.write(
-            lambda connection: connection.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_ in ids])
-        )
+        """Remove rows; one that is not there is passed over. A key holds on without its row."""
+        await self._database.write(lambda connection: _delete(connection, [(id_,) for id_ in ids]))
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -187,24 +261,84 @@ def _first(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX unfinished ON runs (id) WHERE ended IS NULL")
 
 
-MIGRATIONS = (_first,)
+def _second(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE runs ADD COLUMN bytes INTEGER")
+    connection.execute("CREATE TABLE requests (id TEXT PRIMARY KEY, request TEXT NOT NULL) STRICT, WITHOUT ROWID")
+    connection.execute(
+        """CREATE TABLE keys (
+            caller TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, run TEXT NOT NULL, made TEXT NOT NULL,
+            PRIMARY KEY (caller, key)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
+MIGRATIONS = (_first, _second)
 
 _FIELDS = {entry.name for entry in dataclasses.fields(RunRow)}
 
 # What is asked for is in columns of its own; ``row`` holds everything, as JSON.
 _INSERT = "INSERT INTO runs (state, package, package_id, ended, reply, row, id) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FORGET = "UPDATE requests SET request = json_remove(request, '$.jwt') WHERE id = ?"
+"""A token is kept only as long as another attempt may need it."""
 _UPDATE = "UPDATE runs SET state = ?, package = ?, package_id = ?, ended = ?, reply = ?, row = ? WHERE id = ?"
 
+_EXPIRED = """id IN (
+    SELECT id FROM (
+        SELECT id, reply, ended, row_number() OVER newest AS place, sum(bytes) OVER newest AS total
+        FROM runs WHERE ended IS NOT NULL WINDOW newest AS (ORDER BY id DESC)
+    )
+    WHERE (place > :runs OR (place > 1 AND total > :bytes) OR ended < :oldest)
+    AND NOT (place <= :most AND (reply IS NOT NULL OR id IN (SELECT run FROM keys WHERE made > :holds)))
+) ORDER BY id"""
+"""Compared with ``NULL``, a bound that is not set, nothing is beyond it."""
 
-def _insert(connection: sqlite3.Connection, row: RunRow) -> RunRow:
+
+def _insert(
+    connection: sqlite3.Connection, row: RunRow, request: Mapping[str, Any] | None, claim: Claim | None
+) -> RunRow:
+    if claim is not None:
+        if (known := _claimed(connection, claim)) is not None:
+            return known
+        connection.execute("DELETE FROM keys WHERE made <= ?", (_iso(datetime.now(UTC) - KEYS_HOLD),))
+        claimed = (claim.caller, claim.key, claim.fingerprint, row.id, now())
+        connection.execute("INSERT INTO keys (caller, key, fingerprint, run, made) VALUES (?, ?, ?, ?, ?)", claimed)
     values = _values(row)
     connection.execute(_INSERT, values)
+    if request is not None:
+        connection.execute("INSERT INTO requests (id, request) VALUES (?, ?)", (row.id, encoded(dict(request))))
     return _row(values[-2])
 
 
+def _claimed(connection: sqlite3.Connection, claim: Claim) -> RunRow | None:
+    holds = _iso(datetime.now(UTC) - KEYS_HOLD)
+    found = connection.execute(
+        "SELECT run, fingerprint FROM keys WHERE caller = ? AND key = ? AND made > ?", (claim.caller, claim.key, holds)
+    ).fetchone()
+    if found is None:
+        return None
+    run_id, fingerprint = found
+    if fingerprint != claim.fingerprint:
+        raise Conflict(f"The key {claim.key} was used for another request (run {run_id}): use a new one for this.")
+    if rows := _select(connection, "id = ?", (run_id,)):
+        return rows[0]
+    raise Conflict(f"The key {claim.key} was used for run {run_id}, which is no longer kept: use a new one.")
+
+
+def _delete(connection: sqlite3.Connection, ids: list[tuple[str]]) -> None:
+    connection.executemany("DELETE FROM runs WHERE id = ?", ids)
+    connection.executemany("DELETE FROM requests WHERE id = ?", ids)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
+
+
 def _update(connection: sqlite3.Connection, run_id: str, changes: Mapping[str, Any]) -> RunRow:
-    values = _values(dataclasses.replace(_get(connection, run_id), **changes))
+    row = dataclasses.replace(_get(connection, run_id), **changes)
+    values = _values(row)
     connection.execute(_UPDATE, values)
+    if row.retries and changes.get("ended"):
+        connection.execute(_FORGET, (run_id,))
     return _row(values[-2])
 
 
@@ -219,7 +353,9 @@ def _get(connection: sqlite3.Connection, run_id: str) -> RunRow:
     raise NotFound(f"There is no run {run_id}.")
 
 
-def _select(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[RunRow]:
+def _select(
+    connection: sqlite3.Connection, condition: str, values: Sequence[object] | Mapping[str, object]
+) -> list[RunRow]:
     found = connection.execute(f"SELECT row FROM runs WHERE {condition}", values)  # noqa: S608 - this module's words
     return [_row(text) for (text,) in found]
 

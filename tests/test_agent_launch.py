@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_agent.agent.launch import MAX_SHOWN, abridged
+from jupyter_agent.agent.requests import MAX_SHOWN, abridged
 from jupyter_agent.agent.variables import harmless
 from jupyter_agent.folders import BrokenOff, copy_tree
 from jupyter_agent.home import AgentClient, Home, RequestFailed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_agent.agent.launch import check_parameters
+from jupyter_agent.agent.requests import check_parameters
 from jupyter_agent.agent.variables import as_text, harmless
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.values import TargetBody, yaml_scalar

@@ -52,8 +52,8 @@ async def run_one(supervisor: Supervisor, chance: random.Random) -> RunRow:
         return Prepared(Command(("bash", "-c", words), work, inherited_environment()), workdir=work)
 
     wall_s = chance.choice([None, 0.1, 0.5]) if "600" not in words else 0.4
-    row = RunRow(id=new_run_id(), package=words)
-    run = await supervisor.submit(row, prepare, limits=Limits(wall_s=wall_s, grace_s=0.1), priority=chance.randrange(4))
+    row = RunRow(id=new_run_id(), package=words, priority=chance.randrange(4))
+    run = await supervisor.submit(row, prepare, limits=Limits(wall_s=wall_s, grace_s=0.1))
     if chance.random() < 0.5:
         await asyncio.sleep(chance.random() * 0.3)
         await supervisor.cancel(run.row.id, who="chance")

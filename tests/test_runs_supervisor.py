@@ -87,8 +87,8 @@ class Agent:
             self.supervisor.subscribe(self.told.append)
             yield self
 
-    async def submit(self, prepare: PrepareFn, limits: Limits = QUICK, priority: int = 2, **row: Any) -> Run:
-        return await self.supervisor.submit(RunRow(id=new_run_id(), **row), prepare, limits=limits, priority=priority)
+    async def submit(self, prepare: PrepareFn, limits: Limits = QUICK, **row: Any) -> Run:
+        return await self.supervisor.submit(RunRow(id=new_run_id(), **row), prepare, limits=limits)
 
     async def ended(self, prepare: PrepareFn, limits: Limits = QUICK, **row: Any) -> RunRow:
         submitted = await self.submit(prepare, limits, **row)

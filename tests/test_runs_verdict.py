@@ -52,7 +52,7 @@ def test_what_ended_by_itself(ending: Ending, state: str, error: str | None) -> 
     [
         (Cause.CANCELLED, "cancelled"),
         (Cause.WALL_TIME, "timed_out"),
-        (Cause.MEMORY, "killed"),
+        (Cause.LIMIT, "killed"),
         (Cause.AGENT_ENDS, "lost"),
     ],
 )

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent import processes
-from jupyter_agent.errors import AgentError
-from jupyter_agent.processes import Exit, Process, Reaper
+from jupyter_agent.errors import AgentError, Failed
+from jupyter_agent.processes import Command, Exit, Process, Reaper
 from jupyter_agent.runs import artifacts
 from jupyter_agent.runs.events import EventFile, Reported
 from jupyter_agent.runs.memory import MemoryGroup
@@ -62,10 +62,12 @@ async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verd
 
     Raises ``AgentError`` when it cannot be started. Nothing of it runs any more when this returns.
     """
+    if prepared.command is None:
+        raise Failed("There is nothing to be started.")
     workdir = prepared.workdir
     before = {} if workdir is None else await asyncio.to_thread(artifacts.snapshot, workdir)
     execution = _Execution(run, prepared)
-    ending = await execution.go(reaper)
+    ending = await execution.go(prepared.command, reaper)
     await _rescue(run, prepared)
     await asyncio.to_thread(execution.read_reports)  # the rescue may have added to them
     if refused := execution.reported.refused:
@@ -122,11 +124,11 @@ class _Execution:
         if self._events is not None:
             self._events.read_all()
 
-    async def go(self, reaper: Reaper) -> Ending:
+    async def go(self, command: Command, reaper: Reaper) -> Ending:
         """From the start to the end of the child and of all it started."""
         group = await self._make_group()
         try:
-            process = await processes.start(self._prepared.command, tag=self._run.row.id)
+            process = await processes.start(command, tag=self._run.row.id)
             try:
                 reaper.watch(self._run.row.id, process.pid)
                 self._tell_start(process)
@@ -193,7 +195,7 @@ class _Execution:
 
     async def _stop_when_asked(self, process: Process) -> None:
         await self._run.stop_asked.wait()
-        hurried = self._run.stop is not None and self._run.stop.cause is Cause.MEMORY  # it would take all there is
+        hurried = self._run.stop is not None and self._run.stop.hurried
         await process.stop(grace_s=0 if hurried else self._run.limits.grace_s)
 
     async def _limit_wall_time(self) -> None:
@@ -213,7 +215,7 @@ class _Execution:
             used = await asyncio.to_thread(process.usage)
             self._used.saw(used.memory_bytes, used.cpu_s)
             if limit is not None and used.memory_bytes > limit:
-                self._run.ask_to_stop(Stop(Cause.MEMORY, over_memory(limit)))
+                self._run.ask_to_stop(Stop(Cause.LIMIT, over_memory(limit), hurried=True))
 
     async def _follow_events(self) -> None:
         while self._events is not None:

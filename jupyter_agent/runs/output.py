@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -118,6 +119,11 @@ class OutputLog:
         """Bytes of text printed so far, as far as they can be read; also those dropped since."""
         return self._written if self._live else _end_of(self.folder)
 
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when there is more to read, or nothing more will come; take it before reading, wait for it after."""
+        return self._changed
+
     def append(self, stream: str, text: str, time: float) -> None:
         """Add output. It is written soon (``keep_writing``), its order kept."""
         for start in range(0, len(text), LONGEST_CHUNK):
@@ -132,6 +138,17 @@ class OutputLog:
             self._end += added
             self._pending_bytes += added
         self._dirty.set()
+
+    def take_up(self) -> None:
+        """Go on with the log that an earlier agent left; before anything is appended. Blocks."""
+        for start in _starts(self.folder):
+            path = self.folder / f"{start:016}.jsonl"
+            whole = sum(len(line) + 1 for line in _lines(self.folder, start))
+            os.truncate(path, whole)  # half a line would spoil the next one
+            self._segments.append(_Segment(path, whole))
+        used = itertools.accumulate(segment.size for segment in self._segments)
+        self._heads = sum(size <= self._head_bytes for size in used)
+        self._end = self._written = _end_of(self.folder)
 
     async def keep_writing(self) -> None:
         """Write what is appended as it comes, at most every ``FLUSH_PAUSE_S``, until the log is closed."""
@@ -229,6 +246,8 @@ class OutputLog:
             del lines[:count]
 
     def _append(self, segment: _Segment, data: bytes) -> None:
+        if not self.folder.is_dir():  # the run has removed it
+            self.folder.mkdir(mode=0o700, parents=True)
         descriptor = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             if os.write(descriptor, data) < len(data):

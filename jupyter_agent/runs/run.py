@@ -16,13 +16,16 @@ from jupyter_agent.errors import Unavailable
 from jupyter_agent.processes import Command
 from jupyter_agent.runs.output import OutputLog
 from jupyter_agent.runs.reserve import Reserve
-from jupyter_agent.runs.verdict import Stop
+from jupyter_agent.runs.verdict import ENDS_ALL, Stop
 from jupyter_agent.state import RunRow, RunState, State, now
 
 log = logging.getLogger(__name__)
 
 SHOW_PAUSE_S = 0.2
 """Listeners hear of new output and progress at most this often."""
+
+OUTPUT = "output"
+"""The log's folder in a run's folder."""
 
 RETRY_S = 1.0
 """Until a row that could not be written (a full disk) is tried again."""
@@ -32,12 +35,18 @@ RETRY_S = 1.0
 class Limits:
     """What a run may use; ``None`` is no limit.
 
-    ``wall_s`` counts from the start of the program, ``memory_bytes`` all its processes together. ``grace_s`` is the
-    time between SIGTERM and SIGKILL. ``log_head_bytes`` and ``log_tail_bytes`` bound the log on disk.
+    ``wall_s`` counts from the start of the program, ``memory_bytes`` all its processes together, ``processes`` how many
+    those are at once. ``files_bytes`` is what it may add to its own folder, ``output_bytes`` what it may print: over
+    that it goes on, and its log says so, unless ``output_stops``. ``grace_s`` is the time between SIGTERM and SIGKILL.
+    ``log_head_bytes`` and ``log_tail_bytes`` bound the log on disk.
     """
 
     wall_s: float | None = None
     memory_bytes: int | None = None
+    processes: int | None = None
+    files_bytes: int | None = None
+    output_bytes: int | None = None
+    output_stops: bool = False
     grace_s: float = 10
     log_head_bytes: int = 1 << 20
     log_tail_bytes: int = 4 << 20
@@ -49,10 +58,11 @@ class Prepared:
 
     ``events`` is the JSON-lines file that the child appends to. ``workdir`` is a private copy inside the run's folder:
     new or changed files in it become artifacts, then it is removed. ``rescue`` is run after the child has ended, unless
-    ``rescue_unless`` exists then. ``environment`` is the hash of the lock.
+    ``rescue_unless`` exists then. ``environment`` is the hash of the lock. A run that ends when all is ready needs no
+    ``command``.
     """
 
-    command: Command
+    command: Command | None
     events: Path | None = None
     workdir: Path | None = None
     rescue: Command | None = None
@@ -79,13 +89,14 @@ class Run:
         state: State,
         reserve: Reserve,
         notify: Callable[[RunRow], None],
+        live: bool = True,
     ) -> None:
         self.row = row
         self.folder = folder
         self.limits = limits
         self.output = OutputLog(
-            folder / "output",
-            live=True,
+            folder / OUTPUT,
+            live=live,
             head_bytes=limits.log_head_bytes,
             tail_bytes=limits.log_tail_bytes,
             on_written=self._touch,
@@ -100,6 +111,7 @@ class Run:
         self._touched = asyncio.Event()
         self._save = asyncio.Event()
         self._over = False
+        self._late: Stop | None = None
         self._end: asyncio.Future[RunRow] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -122,8 +134,12 @@ class Run:
         self.output.append("agent", text if text.endswith("\n") else f"{text}\n", time.time())
 
     def ask_to_stop(self, stop: Stop) -> bool:
-        """Order the end of the run; whether the order came in time and is the first."""
+        """Order the end of the run; whether the order came in time and is the first.
+
+        One that comes too late for this attempt still ends those that would follow.
+        """
         if self._over or self.stop is not None:
+            self._late = self._late or (stop if stop.cause in ENDS_ALL else None)
             return False
         self.stop = stop
         self.stop_asked.set()
@@ -132,6 +148,15 @@ class Run:
     def no_more_stops(self) -> None:
         """Its process has ended: what it came to is decided."""
         self._over = True
+
+    def begin_again(self) -> None:
+        """A further attempt follows: orders count again, those that came too late for the last one first."""
+        self._over = False
+        self.stop, self._late = self._late, None
+        if self.stop is None:
+            self.stop_asked.clear()
+        else:
+            self.stop_asked.set()
 
     def show(self, **changes: Any) -> None:
         """Change the row for those who look on; it is written with the next ``change``."""
@@ -177,11 +202,27 @@ class Run:
         if not self._end.done():
             self._end.set_result(self.row)
 
+    async def save(self, changes: dict[str, Any], *, closing: asyncio.Event) -> None:
+        """Write changes of a run that goes on, before it does; a full disk is waited for, until ``closing``."""
+        self.row = dataclasses.replace(self.row, **changes)
+        self._unsaved |= changes
+        while await self._write() is None and not closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await closing.wait()
+        self._notify(self.row)
+
     async def give_up(self, *, closing: asyncio.Event) -> None:
         """Write no more than that the agent failed with this run."""
         self._unsaved = {}
         ended = {"state": RunState.FAILED, "error": "The agent failed with this run: see its log.", "ended": now()}
         await self.finish(ended, closing=closing)
+
+    def is_past(self) -> None:
+        """It is the run that its row tells of, over or nobody's any more."""
+        if self.row.state.ended:
+            self._end.set_result(self.row)
+        self.abandon()
 
     def abandon(self) -> None:
         """Nobody sees to its end any more: tell those who wait. No-op when they have been told."""

@@ -38,3 +38,22 @@ class Slots:
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+class Place:
+    """One run's place, or the lack of it."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._taken = False
+
+    async def take(self, priority: int) -> bool:
+        """Wait for the place; true."""
+        self._taken = await self._slots.take(priority)
+        return True
+
+    def give_back(self) -> None:
+        """Let another run have it, if this one has it."""
+        taken, self._taken = self._taken, False
+        if taken:
+            self._slots.give_back()

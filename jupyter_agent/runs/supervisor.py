@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,14 +20,15 @@ from jupyter_agent import processes
 from jupyter_agent.errors import AgentError, Unavailable
 from jupyter_agent.folders import remove_tree
 from jupyter_agent.processes import Reaper
-from jupyter_agent.runs import artifacts
+from jupyter_agent.runs import artifacts, attempts
 from jupyter_agent.runs.events import EventFile
 from jupyter_agent.runs.execution import execute
 from jupyter_agent.runs.reserve import Reserve
-from jupyter_agent.runs.run import Limits, Prepared, PrepareFn, Run
-from jupyter_agent.runs.slots import Slots
+from jupyter_agent.runs.retention import Retention
+from jupyter_agent.runs.run import OUTPUT, Limits, Prepared, PrepareFn, Run
+from jupyter_agent.runs.slots import Place, Slots
 from jupyter_agent.runs.verdict import Cause, Stop, Verdict, not_started
-from jupyter_agent.state import RunRow, RunState, State, now
+from jupyter_agent.state import Claim, Keep, RunRow, RunState, State, now
 
 T = TypeVar("T")
 
@@ -42,14 +44,18 @@ AGENT_STOPPED = Stop(Cause.AGENT_ENDS, "The agent was stopped before this run ha
 LOST = "The agent ended unexpectedly while this run was under way: the run was ended, too."
 LOST_UNSTARTED = "The agent ended before this run was started."
 
+ResumeFn = Callable[[RunRow], Awaitable[tuple[PrepareFn, Limits]]]
+"""How a run that an earlier agent took in is prepared. Raises an ``AgentError`` when that is not known any more."""
+
 
 class Supervisor:
     """All runs of a home; use it with ``async with``.
 
     Entering ends what an earlier agent left: its processes are killed, its unfinished runs are ``lost`` and say so,
-    and ``recover`` is called for each of them, to save what can be saved, before its files are listed. Leaving stops
-    all runs, with their grace; their rows say ``lost``, too. ``folder`` holds the runs' own folders, ``max_runs`` go at
-    once, the newest ``keep_runs`` ended ones are kept with their files.
+    and ``recover`` is called for each of them, to save what can be saved, before its files are listed. Those with
+    attempts left go on instead, as ``resume`` says. Leaving stops all runs, with their grace; their rows say ``lost``,
+    too, unless the next agent is to go on with them. ``folder`` holds the runs' own folders, ``max_runs`` go at once;
+    the ended ones are kept, with their files, as ``keep_runs``, ``keep_days`` and ``keep_bytes`` say (``Keep``).
     """
 
     def __init__(
@@ -59,12 +65,16 @@ class Supervisor:
         folder: Path,
         max_runs: int,
         keep_runs: int,
+        keep_days: float | None = None,
+        keep_bytes: int | None = None,
         recover: Callable[[RunRow], Awaitable[None]] | None = None,
+        resume: ResumeFn | None = None,
     ) -> None:
         self._state = state
         self._folder = folder
-        self._keep_runs = keep_runs
+        self._retention = Retention(state=state, folder=folder, keep=Keep(keep_runs, keep_days, keep_bytes))
         self._recover = recover
+        self._resume = resume
         self._slots = Slots(max_runs)
         self._reaper = Reaper()
         self._reserve = Reserve(folder / ".reserve")
@@ -72,15 +82,20 @@ class Supervisor:
         self._listeners: list[Callable[[RunRow], None]] = []
         self._tasks = asyncio.TaskGroup()
         self._closing = asyncio.Event()
-        self._recovering: asyncio.Task[None] | None = None
-        self._retiring = asyncio.Lock()
+        self._background: list[asyncio.Task[None]] = []
+        self._claiming = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        lost = await self._mark_lost()
+        lost, going_on = await self._take_stock()
         await asyncio.to_thread(self._reserve.take)
         await self._tasks.__aenter__()
-        if lost:
-            self._recovering = self._tasks.create_task(self._save_what_is_left(lost))
+        for run, prepare in going_on:
+            self._live[run.row.id] = run
+            self._tasks.create_task(self._see_to_its_end(run, prepare), name=f"run-{run.row.id}")
+        self._background = [
+            self._tasks.create_task(self._save_what_is_left(lost)),
+            self._tasks.create_task(self._retention.now_and_then()),
+        ]
         return self
 
     async def __aexit__(
@@ -89,42 +104,84 @@ class Supervisor:
         self._closing.set()
         for run in self._live.values():
             run.ask_to_stop(AGENT_STOPPED)
-        if self._recovering is not None:
-            self._recovering.cancel()
+        for task in self._background:
+            task.cancel()
         try:
             await self._tasks.__aexit__(None, None, None)  # whatever the error is, runs get their grace
         finally:
             await asyncio.to_thread(self._reaper.close)
 
-    async def submit(self, row: RunRow, prepare: PrepareFn, *, limits: Limits, priority: int = 2) -> Run:
+    async def submit(
+        self,
+        row: RunRow,
+        prepare: PrepareFn,
+        *,
+        limits: Limits,
+        request: Mapping[str, Any] | None = None,
+        claim: Claim | None = None,
+    ) -> Run:
         """Take a run in: its row is on disk and its folder made when this returns. A lower priority goes first.
 
-        Raises ``Unavailable`` when the agent is ending or the disk is full; no run is left then.
+        ``request`` is what ``resume`` needs, and a repetition. Where ``claim`` stands for a run already, that one is
+        given back, which may be over, and nothing is started. Raises ``Unavailable`` when the agent is ending or the
+        disk is full, ``Conflict`` when the claim's key was used for something else; no run is left then.
         """
         self._refuse_when_closing()
         row = dataclasses.replace(row, state=RunState.QUEUED, created=row.created or now())
-        folder = self._folder / row.created[:7] / row.id
-        row = await self._insert(dataclasses.replace(row, folder=str(folder)))
-        run = Run(row, folder=folder, limits=limits, state=self._state, reserve=self._reserve, notify=self._tell)
+        row = dataclasses.replace(row, folder=str(self._folder / row.created[:7] / row.id))
+        if claim is None:
+            return self._begin(await self._insert(row, request, None), prepare, limits)
+        async with self._claiming:  # until it is live, whoever else has the key must not look for it
+            inserted = await self._insert(row, request, claim)
+            return self._known(inserted) if inserted.id != row.id else self._begin(inserted, prepare, limits)
+
+    async def claimed(self, claim: Claim) -> Run | None:
+        """The run that a claim stands for, which may be over; ``None``: there is none. Raises ``Conflict``."""
+        async with self._claiming:
+            row = await self._state.claimed(claim)
+            return None if row is None else self._known(row)
+
+    def _begin(self, row: RunRow, prepare: PrepareFn, limits: Limits) -> Run:
+        run = self._made(row, limits)
         self._live[row.id] = run
         self._tell(row)
-        self._tasks.create_task(self._see_to_its_end(run, prepare, priority), name=f"run-{row.id}")
+        self._tasks.create_task(self._see_to_its_end(run, prepare), name=f"run-{row.id}")
         return run
 
-    async def _insert(self, row: RunRow) -> RunRow:
+    def _known(self, row: RunRow) -> Run:
+        if (run := self._live.get(row.id)) is None:
+            run = self._made(row, Limits(), live=False)
+            run.is_past()
+        return run
+
+    def _made(self, row: RunRow, limits: Limits, *, live: bool = True) -> Run:
+        return Run(
+            row,
+            folder=Path(row.folder),
+            limits=limits,
+            state=self._state,
+            reserve=self._reserve,
+            notify=self._tell,
+            live=live,
+        )
+
+    async def _insert(self, row: RunRow, request: Mapping[str, Any] | None, claim: Claim | None) -> RunRow:
         folder = Path(row.folder)
         try:
             await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
-            row = await self._state.insert(row)
+            inserted = await self._state.insert(row, request=request, claim=claim)
         except OSError as error:
             raise Unavailable(f"The run's folder {folder} cannot be made ({error.strerror}).") from error
         except BaseException:
             await asyncio.to_thread(remove_tree, folder)
             raise
+        if inserted.id != row.id:
+            await asyncio.to_thread(remove_tree, folder)
+            return inserted
         if self._closing.is_set():
             await self._state.update(row.id, state=RunState.LOST, ended=now(), error=AGENT_STOPPED.sentence)
         self._refuse_when_closing()
-        return row
+        return inserted
 
     def _refuse_when_closing(self) -> None:
         if self._closing.is_set():
@@ -137,6 +194,10 @@ class Supervisor:
     def live_runs(self) -> list[Run]:
         """All runs that have not ended, in the order in which they came."""
         return list(self._live.values())
+
+    def live_of(self, package_id: str) -> list[Run]:
+        """The runs of a package that have not ended, in the order in which they came."""
+        return [run for run in self._live.values() if run.row.package_id == package_id]
 
     async def cancel(self, run_id: str, *, who: str) -> RunRow:
         """Order the end of a run, whatever it is doing; its row as it is now (``Run.wait`` has its end).
@@ -165,20 +226,20 @@ class Supervisor:
             except Exception:
                 log.exception("A listener failed at run %s", row.id)
 
-    async def _see_to_its_end(self, run: Run, prepare: PrepareFn, priority: int) -> None:
-        has_place = False
+    async def _see_to_its_end(self, run: Run, prepare: PrepareFn) -> None:
+        place = Place(self._slots)
         try:
             async with asyncio.TaskGroup() as tasks:
                 informing = tasks.create_task(run.keep_listeners_informed())
                 writing = tasks.create_task(run.output.keep_writing())
-                has_place = await _unless_stopped(self._slots.take(priority), run) is not None
-                changes = await self._attempt(run, prepare) if has_place else _changes(not_started(run.stop, None))
+                decided, facts = await self._attempts(run, prepare, place)
                 await run.output.close()
                 informing.cancel()
                 writing.cancel()
-            if run.output.error is not None:
-                changes["error"] = f"{changes['error'] or ''} {run.output.error}".strip()
-            await run.finish({**changes, "ended": now()}, closing=self._closing)
+            if decided is not None:
+                error = f"{decided.error or ''} {run.output.error or ''}".strip() or None
+                changes = {**facts, "state": decided.state, "error": error, "ended": now()}
+                await run.finish(changes, closing=self._closing)
         except Exception:
             log.exception("Run %s could not be seen to its end", run.row.id)
             with contextlib.suppress(Exception):  # then its row will be found unfinished
@@ -188,49 +249,109 @@ class Supervisor:
             run.abandon()
             self._live.pop(run.row.id, None)
             self._reaper.forget(run.row.id)
-            if has_place:
-                self._slots.give_back()
-        await self._retire()
+            place.give_back()
+        if not self._closing.is_set():
+            await self._retention.tidy()
         await asyncio.to_thread(self._reserve.take)
 
-    async def _attempt(self, run: Run, prepare: PrepareFn) -> dict[str, Any]:
-        """All between the queue and the end: the last changes of the row. Whatever goes wrong is one of them."""
+    async def _attempts(self, run: Run, prepare: PrepareFn, place: Place) -> tuple[Verdict | None, dict[str, Any]]:
+        """All attempts, the first included: what the last one came to; ``None``: the next agent goes on."""
+        while True:
+            decided, facts = await self._attempt(run, prepare, place)
+            waiting = self._goes_on(run.row, decided)
+            if waiting is None:
+                return decided, {**facts, "next_attempt": None}
+            run.begin_again()
+            if "error" in waiting:
+                run.note(waiting["error"])
+            await run.save(waiting, closing=self._closing)
+            if self._closing.is_set():
+                return None, {}
+            place.give_back()
+
+    def _goes_on(self, row: RunRow, decided: Verdict) -> dict[str, Any] | None:
+        """What the row says until its next attempt; ``None``: there is none."""
+        moment, chance = datetime.now(UTC), random.random()  # noqa: S311 - jitter
+        if decided.state is not RunState.LOST:
+            return attempts.again(row, decided, moment=moment, chance=chance)
+        if self._resume is None:
+            return None
+        return attempts.after_its_agent(row, AGENT_STOPPED.sentence, moment=moment, chance=chance)
+
+    async def _attempt(self, run: Run, prepare: PrepareFn, place: Place) -> tuple[Verdict, dict[str, Any]]:
+        """From the queue to the end of an attempt: what it came to. Whatever goes wrong is part of that."""
         try:
+            if not await self._waited(run, place):
+                return not_started(run.stop, None), {}
             return await self._take_turn(run, prepare)
         except Exception as error:
             if not isinstance(error, AgentError | OSError):
                 log.warning("Run %s failed", run.row.id, exc_info=True)
-            return _changes(not_started(run.stop, error))
+            return not_started(run.stop, error), {}
 
-    async def _take_turn(self, run: Run, prepare: PrepareFn) -> dict[str, Any]:
-        run.change(state=RunState.PREPARING)
+    async def _waited(self, run: Run, place: Place) -> bool:
+        """Wait for the attempt's time, and its place; false when the run is to end before."""
+        left_s = attempts.left_s(run.row, moment=datetime.now(UTC))
+        if left_s and await _unless_stopped(asyncio.sleep(left_s, result=True), run) is None:
+            return False
+        return await _unless_stopped(place.take(run.row.priority), run) is not None
+
+    async def _take_turn(self, run: Run, prepare: PrepareFn) -> tuple[Verdict, dict[str, Any]]:
+        run.change(state=RunState.PREPARING, next_attempt=None)
         prepared: Prepared | None = None
         watching = asyncio.create_task(asyncio.to_thread(self._reaper.watch, run.row.id))  # it may have to be started
         try:
+            await asyncio.to_thread(_clear, run.folder)
             prepared = await _unless_stopped(prepare(run), run)
             if prepared is None:
-                return _changes(not_started(run.stop, None))
-            decided, facts = await execute(run, prepared, reaper=self._reaper)
-            return _changes(decided) | facts
+                return not_started(run.stop, None), {}
+            if run.row.kind == "prepare":
+                run.no_more_stops()
+                return Verdict(RunState.SUCCEEDED), {"environment": prepared.environment}
+            return await execute(run, prepared, reaper=self._reaper)
         finally:
             await watching
-            if prepared is None:
+            if prepared is None or run.row.kind == "prepare":
                 await asyncio.to_thread(processes.kill_leftovers, run.row.id)
             await asyncio.to_thread(_remove_copy, run.folder, prepared)
 
-    async def _mark_lost(self) -> list[RunRow]:
-        """End what an earlier agent left unfinished: its processes, then its rows."""
+    async def _take_stock(self) -> tuple[list[RunRow], list[tuple[Run, PrepareFn]]]:
+        """End what an earlier agent left: its processes, then the rows that are lost; and the runs that go on."""
         rows = await self._state.unfinished()
         if not rows:
-            return []
+            return [], []
         known = [(row.pid, row.pid_started) for row in rows if row.pid is not None and row.pid_started is not None]
         await asyncio.to_thread(processes.kill_leftovers, [row.id for row in rows], known)
-        lost = []
+        lost: list[RunRow] = []
+        going_on: list[tuple[Run, PrepareFn]] = []
         for row in rows:
-            reported = await asyncio.to_thread(_reported, Path(row.folder))
-            error = LOST_UNSTARTED if row.state is RunState.QUEUED else LOST
-            lost.append(await self._state.update(row.id, state=RunState.LOST, ended=now(), error=error, **reported))
-        return lost
+            if (found := await self._taken_up(row)) is not None:
+                going_on.append(found)
+            else:
+                lost.append(await self._mark_lost(row))
+        return lost, going_on
+
+    async def _taken_up(self, row: RunRow) -> tuple[Run, PrepareFn] | None:
+        """A run of an earlier agent that has attempts left, waiting for the next one; ``None`` for any other."""
+        changes = attempts.after_its_agent(row, LOST, moment=datetime.now(UTC), chance=random.random())  # noqa: S311 - jitter
+        if changes is None or self._resume is None:
+            return None
+        try:
+            prepare, limits = await self._resume(row)
+        except AgentError as error:
+            log.warning("Run %s cannot be tried again: %s", row.id, error)
+            return None
+        run = self._made(await self._state.update(row.id, **changes), limits)
+        await asyncio.to_thread(run.output.take_up)
+        if "error" in changes:
+            run.note(changes["error"])
+        return run, prepare
+
+    async def _mark_lost(self, row: RunRow) -> RunRow:
+        reported = await asyncio.to_thread(_reported, Path(row.folder))
+        error = LOST_UNSTARTED if row.state is RunState.QUEUED else LOST
+        changes = {"state": RunState.LOST, "ended": now(), "error": error, "next_attempt": None}
+        return await self._state.update(row.id, **changes, **reported)
 
     async def _save_what_is_left(self, lost: list[RunRow]) -> None:
         for row in lost:
@@ -242,36 +363,7 @@ class Supervisor:
             except Exception:
                 log.exception("What run %s left could not be saved", row.id)
             await asyncio.to_thread(_remove_copy, Path(row.folder), None)
-        await self._retire()
-
-    async def _retire(self) -> None:
-        """Remove the oldest ended runs beyond the number that is kept, files first."""
-        if self._closing.is_set():
-            return
-        async with self._retiring:
-            try:
-                rows = await self._state.expired(self._keep_runs)
-                gone = [row.id for row in rows if await asyncio.to_thread(self._remove_folder, Path(row.folder))]
-                if gone:
-                    await self._state.delete(gone)
-            except AgentError as error:
-                log.warning("Old runs could not be removed: %s", error)
-
-    def _remove_folder(self, folder: Path) -> bool:
-        """Whether the folder of an ended run is gone. One that is none of ours is left, and forgotten."""
-        if not folder.is_relative_to(self._folder) or folder == self._folder:
-            return True
-        if not remove_tree(folder):
-            log.warning("The folder %s of an old run cannot be removed.", folder)
-            return False
-        if folder.parent.name < now()[:7]:
-            with contextlib.suppress(OSError):  # other runs of that month are kept
-                folder.parent.rmdir()
-        return True
-
-
-def _changes(decided: Verdict) -> dict[str, Any]:
-    return {"state": decided.state, "error": decided.error}
+        await self._retention.tidy()
 
 
 async def _unless_stopped(work: Awaitable[T], run: Run) -> T | None:
@@ -298,6 +390,16 @@ def _remove_copy(folder: Path, prepared: Prepared | None) -> None:
     for copy in copies:
         if copy.is_relative_to(folder) and copy != folder and copy.is_dir():
             remove_tree(copy)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt has left, all but its output."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != OUTPUT:
+                remove_tree(path)
+        else:
+            path.unlink()
 
 
 def _reported(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from jupyter_agent.errors import AgentError
+from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput
 from jupyter_agent.processes import Exit
 from jupyter_agent.state import RunState
 
@@ -25,24 +25,30 @@ class Cause(Enum):
 
     CANCELLED = RunState.CANCELLED
     WALL_TIME = RunState.TIMED_OUT
-    MEMORY = RunState.KILLED
+    LIMIT = RunState.KILLED
     AGENT_ENDS = RunState.LOST
+
+
+ENDS_ALL = (Cause.CANCELLED, Cause.AGENT_ENDS)
+"""Causes that end not only an attempt, but the run."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """An order to end a run; ``sentence`` becomes the row's error."""
+    """An order to end a run; ``sentence`` becomes the row's error. ``hurried``: it would use up all there is."""
 
     cause: Cause
     sentence: str
+    hurried: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state that a run ended in, and why, if not well."""
+    """The state that a run ended in, and why, if not well. ``hopeless``: the same again would end the same."""
 
     state: RunState
     error: str | None = None
+    hopeless: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def not_started(stop: Stop | None, error: Exception | None) -> Verdict:
     """What became of a run that was stopped, or failed, before it was started."""
     if stop is not None:
         return Verdict(stop.cause.value, stop.sentence)
-    return Verdict(RunState.FAILED, "It was not prepared." if error is None else sentence(error))
+    hopeless = isinstance(error, InvalidInput | AccessDenied)
+    return Verdict(RunState.FAILED, "It was not prepared." if error is None else sentence(error), hopeless)
 
 
 def killed_by(signal: str) -> str:
