@@ -5,10 +5,8 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import platform
 import secrets
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from jupyter_agent.errors import InvalidInput
 from jupyter_agent.home import Home, read_json, write_private
 from jupyter_agent.openflow.address import has_grpc
 from jupyter_agent.openflow.client import Credentials
+from jupyter_agent.packages import platform_name
 
 SCHEMES = ("ws://", "wss://", "http://", "https://", "grpc://", "grpcs://")
 
@@ -83,23 +82,22 @@ class Identity:
             self._agents[url] = agentid
             write_private(self._path, json.dumps({"id": self.id, "agents": self._agents}, indent=2))
 
-    def registration(self, languages: list[str], version: str) -> dict[str, object]:
-        """What ``registeragent`` is told (protocol §13).
+    def registration(self, capabilities: Mapping[str, object], version: str) -> dict[str, object]:
+        """What ``registeragent`` is told (protocol §13), with what the agent can run.
 
         The server finds a known agent by host and user name: the home's id in the name keeps the official agent of
         the same user, and other homes, apart from this one.
         """
+        system, processor = platform_name()
         return {
             "hostname": socket.gethostname(),
-            "os": sys.platform,
-            "arch": {"x86_64": "x64", "AMD64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+            "os": system,
+            "arch": processor,
             "username": f"{user_name()} (jupyter:{self.id})",
             "version": version,
-            "languages": languages,
-            "chrome": False,
-            "chromium": False,
             "daemon": True,
             "maxpackages": 50,
+            **capabilities,
         }
 
 

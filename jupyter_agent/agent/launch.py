@@ -15,7 +15,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,41 +23,18 @@ from typing import Any
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
-from jupyter_agent.agent.senders import Sender, find_package
-from jupyter_agent.agent.variables import as_text, harmless
+from jupyter_agent.agent.requests import RunRequest, abridged, restored
+from jupyter_agent.agent.senders import find_package
+from jupyter_agent.agent.variables import harmless
 from jupyter_agent.errors import Failed, InvalidInput, NotFound, ServerRefused
 from jupyter_agent.folders import copy_tree
 from jupyter_agent.home import Home, write_private
 from jupyter_agent.packages import Bounds, Manifest, Versions, entry_point, pack, package_root, unpack
-from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
-from jupyter_agent.state import RunRow, RunState, new_run_id
+from jupyter_agent.runs import Limits, Prepared, PrepareFn, Run, Supervisor
+from jupyter_agent.state import RunRow, RunState, State, new_run_id
 from jupyter_agent.waiting import to_its_end
 
-MAX_SHOWN = 1 << 17
-"""Characters of parameters, as JSON, that a run's row holds as they came; of larger ones each long value is cut."""
-
-SHORT = 1000
-"""Characters of a value that is cut."""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What is to be run, for whom, with what.
-
-    ``target`` is the id or name of a package, or the absolute path of a notebook, a script or a package's folder;
-    ``who`` the person or thing that asks, ``trigger`` the way it came; ``sender`` a verified user of OpenFlow whose
-    rights count and whose token the run gets, ``None`` for the home's own user, who alone may name a path. ``limits``
-    are those of the settings where the request has none of its own.
-    """
-
-    target: str
-    who: str
-    trigger: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    sender: Sender | None = None
-    isolated: bool = False
-    limits: Limits | None = None
-    reply: Mapping[str, str] | None = None
+__all__ = ["Launcher", "RunRequest"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +77,7 @@ class Launcher:
         *,
         link: Link,
         supervisor: Supervisor,
+        state: State,
         site: runtimes.Site,
         versions: Versions,
         grant_agent_token: frozenset[str],
@@ -108,19 +86,48 @@ class Launcher:
         self._home = home
         self._link = link
         self._supervisor = supervisor
+        self._state = state
         self._site = site
         self._versions = versions
         self._granted = grant_agent_token
         self._limits = limits
 
     async def launch(self, request: RunRequest) -> Run:
-        """The run, on disk before this returns. Raises what is wrong with the request; nothing is left then."""
-        check_parameters(request.parameters)
+        """The run, on disk before this returns. Raises what is wrong with the request; nothing is left then.
+
+        With the key of an earlier request it is that one's run, which may be over.
+        """
+        request.check()
+        claim = request.claim()
+        if claim is not None and (known := await self._supervisor.claimed(claim)) is not None:
+            return known
         source = await self._find(request)
         if source.language:
             runtimes.runtime_for(source.language)  # refused now rather than after it has waited for its turn
-        row = RunRow(
+        limits = request.limits or self._limits
+        return await self._supervisor.submit(
+            self._row(request, source),
+            partial(self._prepare, request, source),
+            limits=limits,
+            request=request.stored(limits),
+            claim=claim,
+        )
+
+    async def rerun(self, run_id: str, *, who: str, trigger: str) -> Run:
+        """The same again for the home's own user: target, parameters and limits. Raises as ``launch``, ``Conflict``."""
+        row = await self._state.get(run_id)
+        request = restored(row, await self._state.request(run_id))
+        return await self.launch(dataclasses.replace(request, who=who, trigger=trigger, rerun_of=row.id, jwt=""))
+
+    async def resumed(self, row: RunRow) -> tuple[PrepareFn, Limits]:
+        """How a run that an earlier agent took in is prepared. Raises ``Conflict`` when that is not known any more."""
+        request = restored(row, await self._state.request(row.id))
+        return partial(self._prepare, request, None), request.limits or self._limits
+
+    def _row(self, request: RunRequest, source: Source) -> RunRow:
+        return RunRow(
             id=new_run_id(),
+            kind="prepare" if request.prepare_only else "run",
             state=RunState.QUEUED,
             package_id=str(source.document["_id"]) if source.document else None,
             package=source.name,
@@ -132,18 +139,20 @@ class Launcher:
             who=request.who,
             token=self._which_token(request, source),
             parameters=abridged(request.parameters),
+            priority=request.priority,
+            retries=request.retries,
+            retry_delay_s=request.retry_delay_s,
+            rerun_of=request.rerun_of,
+            key=request.key,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             reply=dict(request.reply) if request.reply else None,
         )
-        prepare = partial(self._prepare, request, source)
-        return await self._supervisor.submit(row, prepare, limits=request.limits or self._limits)
 
     async def _find(self, request: RunRequest) -> Source:
         if request.sender is None and os.path.isabs(request.target):  # noqa: PTH117 - a string that may be no path at all
             return await asyncio.to_thread(source_of_path, Path(request.target))
         client = await self._link.client()
-        jwt = request.sender.jwt if request.sender else ""
-        document = await find_package(client, request.target, jwt=jwt)
+        document = await find_package(client, request.target, jwt=request.token)
         return Source(
             name=str(document.get("name") or document.get("id") or document["_id"]),
             language=str(document.get("language") or section(document).get("language") or ""),
@@ -164,7 +173,8 @@ class Launcher:
         asked = section(source.document).get("agenttoken") is True
         return asked or "*" in self._granted or str(source.document["_id"]) in self._granted
 
-    async def _prepare(self, request: RunRequest, source: Source, run: Run) -> Prepared:
+    async def _prepare(self, request: RunRequest, source: Source | None, run: Run) -> Prepared:
+        source = source or await self._find(request)
         files = await self._files(source, run, isolated=request.isolated)
         payload = run.folder / "payload.json"
         await asyncio.to_thread(write_private, payload, json.dumps(dict(request.parameters)))
@@ -178,6 +188,7 @@ class Launcher:
             own_interpreter=source.document is None and source.entry is not None,
             manifest=files.manifest,
             source=files.source,
+            prepare_only=request.prepare_only,
         )
         prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
         return prepared.with_workdir(files.folder) if files.private else prepared
@@ -249,8 +260,8 @@ class Launcher:
         return variables
 
     async def _token(self, row: RunRow, request: RunRequest) -> str:
-        if row.token == "sender" and request.sender is not None:  # noqa: S105 - the name of a kind
-            return request.sender.jwt
+        if row.token == "sender":  # noqa: S105 - the name of a kind
+            return request.token
         if row.token in ("runas", "agent"):
             return await (await self._link.client()).mint_token()
         return ""
@@ -288,31 +299,6 @@ def source_of_path(path: Path) -> Source:
     if language is None:
         raise InvalidInput(f"{path.name} cannot be run: give a notebook (.ipynb), a Python file or a package's folder.")
     return Source(path.name, language, entry=path)
-
-
-def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise ``InvalidInput`` for what JSON cannot hold, so that every reader of a run gets what was sent."""
-    try:
-        json.dumps(parameters, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"The parameters cannot be written as JSON: {error}.") from error
-
-
-def abridged(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as a run's row keeps them, which is read and sent often: of large ones the beginning.
-
-    The run itself gets them whole.
-    """
-    if len(json.dumps(parameters)) <= MAX_SHOWN:
-        return dict(parameters)
-    shown, room = {}, MAX_SHOWN
-    for name, value in parameters.items():
-        text = as_text(value)
-        shown[name] = value if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text)} characters)"
-        room -= len(name) + SHORT
-        if room < 0:
-            break
-    return shown
 
 
 def section(document: Mapping[str, Any]) -> Mapping[str, Any]:

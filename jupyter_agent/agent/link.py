@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ OWN_FIELDS = ("slug", "runas", "environment", "_acl", "name")
 class Link:
     """The connection of this home to its OpenFlow.
 
+    ``capabilities`` gives what the agent can run, as its document says it, each time that it is registered.
     ``on_command`` gets each message of the agent's queue; ``on_package`` the id and operation of each changed
     package; ``on_change`` is called when the state of the connection changed; ``on_ready`` after each (re)connection.
     """
@@ -46,7 +47,7 @@ class Link:
         self,
         home: Home,
         *,
-        languages: list[str],
+        capabilities: Callable[[], Mapping[str, object]],
         ca_file: Path | None = None,
         on_command: Callable[[QueueEvent], Awaitable[None]],
         on_package: Callable[[str, str], None],
@@ -54,7 +55,7 @@ class Link:
         on_ready: Callable[[], None],
     ) -> None:
         self._home = home
-        self._languages = languages
+        self._capabilities = capabilities
         self._ca_file = ca_file
         self._on_command = on_command
         self._on_package = on_package
@@ -142,6 +143,10 @@ class Link:
         if self._client is None:
             raise Unavailable("OpenFlow cannot be reached: the agent is ending.")
         return self._client
+
+    def register_again(self) -> None:
+        """What we tell of ourselves has changed: tell it soon, at the latest when there is a connection."""
+        self._own_change.set()
 
     async def run(self) -> None:
         """Keep the link until cancelled."""
@@ -244,7 +249,7 @@ class Link:
         if client is None or endpoint is None:
             return
         known = endpoint.agentid or self._identity.agent(endpoint.url)
-        registration = self._identity.registration(self._languages, __version__)
+        registration = self._identity.registration(self._capabilities(), __version__)
         document = await client.custom_command("registeragent", id=known, data=registration)
         if not isinstance(document, dict) or not document.get("slug"):
             raise Unavailable(f"OpenFlow at {endpoint.url} did not register this agent: it sent no agent document.")

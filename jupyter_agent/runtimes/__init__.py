@@ -6,7 +6,7 @@ A runtime plans; it makes sure of what the program needs and writes what its chi
 from __future__ import annotations
 
 from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
-from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document
+from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document, no_needs
 from jupyter_agent.runtimes.notebook import recover
 from jupyter_agent.runtimes.table import certain_languages, languages, runtime_for, working_languages
 from jupyter_agent.runtimes.tools import Tool, Tools
@@ -24,6 +24,7 @@ __all__ = [
     "needs_met",
     "needs_of",
     "needs_of_document",
+    "no_needs",
     "recover",
     "runtime_for",
     "working_languages",

@@ -48,6 +48,11 @@ async def check_needs(needs: frozenset[str], tools: Tools, *, package: str) -> N
             raise Unavailable(f"The package {package} needs {name}. {error}") from error
 
 
+def no_needs() -> dict[str, bool]:
+    """What is announced before any tool was asked."""
+    return dict.fromkeys(NEEDS, False)
+
+
 async def needs_met(tools: Tools) -> dict[str, bool]:
     """Which of the needs this machine meets, as an agent's document says it; each tool is asked whether it works."""
     working = await tools.working(NEEDS.values())

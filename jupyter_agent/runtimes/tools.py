@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -106,7 +107,7 @@ async def _answer(tool: Tool, path: str) -> str | None:
     environ = {**tool.environment(processes.inherited_environment(credentials=False)), "RUSTUP_AUTO_INSTALL": "0"}
     command = Command((path, *tool.ask), Path(tempfile.gettempdir()), environ)
     try:
-        done = await processes.run(command, tag=f"asking {tool.name}", timeout_s=ANSWER_S)
+        done = await processes.run(command, tag=f"asked-{secrets.token_hex(8)}", timeout_s=ANSWER_S)
     except AgentError as error:
         return f"{tool.name} does not work: {error}"
     if done.exit.ok:
