@@ -15,6 +15,7 @@ from traitlets import Enum, Float, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from jupyter_agent import __version__, processes, runtimes
+from jupyter_agent.agent.capabilities import Capabilities
 from jupyter_agent.agent.commands import Commands
 from jupyter_agent.agent.console import Console
 from jupyter_agent.agent.launch import Launcher
@@ -141,6 +142,7 @@ class Agent(Configurable):
             )
             self.versions = Versions(self.home.packages, bounds=self.bounds())
             await self.versions.open()
+            self.capabilities = Capabilities(self.site.tools, on_change=lambda: self.link.register_again())  # noqa: PLW0108 - the link is made after it
             self.link = self._make_link()
             self.console = Console(link=self.link, state=self.state, tasks=tasks)
             self.launcher = Launcher(
@@ -222,7 +224,7 @@ class Agent(Configurable):
     def _make_link(self) -> Link:
         return Link(
             self.home,
-            languages=runtimes.languages(),
+            capabilities=self.capabilities.announcement,
             ca_file=Path(self.ca_file).expanduser() if self.ca_file else None,
             on_command=lambda event: self.commands.handle(event),  # noqa: PLW0108 - commands are made after the link
             on_package=self._package_changed,
@@ -241,9 +243,10 @@ class Agent(Configurable):
     def _ready(self) -> None:
         self.updates.on_ready()
         self.others.connected()
-        paying = self._tasks.create_task(self._pay_debts())
-        self._background.add(paying)
-        paying.add_done_callback(self._background.discard)
+        for job in (self._pay_debts(), self.capabilities.look()):
+            task = self._tasks.create_task(job)
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
 
     async def _pay_debts(self) -> None:
         try:
