@@ -45,6 +45,16 @@ class Agent(Configurable):
         min=0,
         help="How many ended runs are kept, with their output and artifacts; the oldest go first.",
     ).tag(config=True)
+    keep_runs_days = Float(
+        0.0,
+        min=0,
+        help="How many days ended runs are kept, as far as `keep_runs` allows; 0: as long as that.",
+    ).tag(config=True)
+    keep_runs_mb = Int(
+        20_000,
+        min=0,
+        help="MiB that the files of ended runs may take together; the oldest go first, the newest stays; 0: any.",
+    ).tag(config=True)
     timeout_s = Float(
         0.0,
         min=0,
@@ -135,7 +145,10 @@ class Agent(Configurable):
                 folder=self.home.runs,
                 max_runs=self.max_runs,
                 keep_runs=self.keep_runs,
+                keep_days=self.keep_runs_days or None,
+                keep_bytes=(self.keep_runs_mb << 20) or None,
                 recover=runtimes.recover,
+                resume=lambda row: self.launcher.resumed(row),  # noqa: PLW0108 - the launcher is made after it
             )
             self.site = runtimes.Site(
                 environments=Environments(self.home.environments), preparations=Preparations(self.home.preparations)
@@ -149,6 +162,7 @@ class Agent(Configurable):
                 self.home,
                 link=self.link,
                 supervisor=self.supervisor,
+                state=self.state,
                 site=self.site,
                 versions=self.versions,
                 grant_agent_token=frozenset(self.grant_agent_token),
@@ -172,6 +186,8 @@ class Agent(Configurable):
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
             await stack.enter_async_context(self.supervisor)
+            for run in self.supervisor.live_runs():  # those that an earlier agent took in
+                self.console.follow(run)
             stack.callback(self.supervisor.subscribe(self._on_run))
             stack.callback(self.supervisor.subscribe(self.updates.on_run))
             self._background = {tasks.create_task(self.link.run()), tasks.create_task(self.updates.run())}
