@@ -104,6 +104,9 @@ class Launcher:
         source = await self._find(request)
         if source.language:
             runtimes.runtime_for(source.language)  # refused now rather than after it has waited for its turn
+        if source.document and not request.prepare_only:
+            asked = runtimes.needs_of_document(source.document)
+            await runtimes.check_needs(asked, self._site.tools, package=source.name)
         limits = request.limits or self._limits
         return await self._supervisor.submit(
             self._row(request, source),
@@ -190,6 +193,8 @@ class Launcher:
             source=files.source,
             prepare_only=request.prepare_only,
         )
+        if not request.prepare_only:
+            await runtimes.check_needs(runtimes.needs_of(files.manifest), self._site.tools, package=source.name)
         prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
         return prepared.with_workdir(files.folder) if files.private else prepared
 
