@@ -20,6 +20,16 @@ def logout(context: Context, _given: argparse.Namespace) -> NoReturn:
     _become(context, "logout")
 
 
+def backup(context: Context, given: argparse.Namespace) -> NoReturn:
+    """Become the program that backs the home up."""
+    _become(context, "backup", *_chosen(given, "everything", "force"), "--", given.target)
+
+
+def restore(context: Context, given: argparse.Namespace) -> NoReturn:
+    """Become the program that brings a backup back."""
+    _become(context, "restore", *_chosen(given, "stop"), "--", given.source)
+
+
 def _chosen(given: argparse.Namespace, *names: str) -> list[str]:
     return [f"--{name}" for name in names if getattr(given, name)]
 

@@ -91,6 +91,13 @@ def _home(commands: Commands) -> None:
     login.add_argument("--adopt", action="store_true", help="be whom the official agent of this user is")
     login.add_argument("--browser", action="store_true", help="open the page to sign in on this machine")
     commands.add("logout", "forget that OpenFlow and use the embedded hub again", "home:logout")
+    backup = commands.add("backup", "write the whole home into a file, also while it is used", "home:backup")
+    backup.add_argument("target", metavar="FILE", help="the file to be written, readable by you alone")
+    backup.add_argument("--everything", action="store_true", help="also what can be made anew, as environments")
+    backup.add_argument("--force", action="store_true", help="replace a file that is there")
+    restore = commands.add("restore", "make the home what a backup holds; what is there is kept", "home:restore")
+    restore.add_argument("source", metavar="FILE", help="what `backup` wrote")
+    restore.add_argument("--stop", action="store_true", help="end runs that are under way")
 
 
 def _hub(commands: Commands) -> None:

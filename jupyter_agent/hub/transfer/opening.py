@@ -103,7 +103,7 @@ def _unpack(source: Path, folder: Path, say: Say) -> Manifest:
     """Take an archive apart: what is in it, in which order and how big, is what its manifest says, or it is refused."""
     try:
         with source.open("rb") as packed, gzip.open(packed) as raw:
-            reader = _Bounded(raw)
+            reader = Bounded(raw)
             with tarfile.open(fileobj=reader, mode="r:") as archive:  # type: ignore[call-overload]
                 manifest = _unpacked(archive, folder, say)
             if len(raw.read(MAX_TAIL)) == MAX_TAIL:  # to the end, where gzip's own checksum is
@@ -204,7 +204,7 @@ def _is_sound(content: Content) -> bool:
     )  # fmt: skip
 
 
-class _Bounded:
+class Bounded:
     """A stream of which nobody can read more at once than is good."""
 
     def __init__(self, raw: Any) -> None:
