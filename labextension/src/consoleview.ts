@@ -7,11 +7,10 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 
-import type { IAgentModel } from './model';
-import { OutputReader } from './outputreader';
+import type { IRunSource } from './runsource';
 import type { ILine } from './screen';
 import { Screen } from './screen';
-import type { IChunk, IRun } from './shapes';
+import type { IChunk } from './shapes';
 import { hasEnded } from './shapes';
 
 /** Lines kept in the page; the agent keeps more, and the command line shows all of them. */
@@ -23,12 +22,8 @@ const LINES_STEP = 500;
 /** So close to the end (pixels) counts as being there. */
 const NEAR_END = 24;
 
-/** Seconds until a read that failed is tried again: the first time, and at most. */
-const RETRY_S = { first: 1, most: 20 };
-
 export interface IConsoleOptions {
-  readonly model: IAgentModel;
-  readonly runId: string;
+  readonly source: IRunSource;
   readonly trans: TranslationBundle;
 }
 
@@ -36,7 +31,7 @@ export class ConsoleView extends Widget {
   constructor(options: IConsoleOptions) {
     super();
     this._options = options;
-    const { trans, model, runId } = options;
+    const { trans, source } = options;
     this.addClass('jp-agent-Console');
     this._scroller.className = 'jp-agent-Console-scroller jp-RenderedText';
     this._scroller.tabIndex = 0;
@@ -54,27 +49,16 @@ export class ConsoleView extends Widget {
     this.node.append(this._scroller, this._toEnd);
     this._scroller.onscroll = () => this._scrolled();
     this._lines.onmouseover = event => this._tell(event.target);
-    this._reader = new OutputReader({
-      read: offset => model.output(runId, offset),
-      show: chunks => this._show(chunks),
-      done: () => this._describe(),
-      failed: () => this._retry()
-    });
-    model.runChanged.connect(this._onRun, this);
+    source.changed.connect(this._describe, this);
     this._describe();
-    const run = model.find(runId);
-    if (run) {
-      this._onRun(model, run);
-    }
+    source.follow(chunks => this._show(chunks));
   }
 
   override dispose(): void {
     if (this.isDisposed) {
       return;
     }
-    window.clearTimeout(this._timer);
-    this._reader.dispose();
-    this._options.model.runChanged.disconnect(this._onRun, this);
+    this._options.source.changed.disconnect(this._describe, this);
     super.dispose();
   }
 
@@ -93,25 +77,7 @@ export class ConsoleView extends Widget {
     this._scroller.focus();
   }
 
-  private _onRun(_: IAgentModel, run: IRun): void {
-    if (run.id === this._options.runId) {
-      void this._reader.poke(run).then(() => this._describe());
-    }
-  }
-
-  private _retry(): void {
-    this._retryS = Math.min(RETRY_S.most, this._retryS * 2 || RETRY_S.first);
-    window.clearTimeout(this._timer);
-    this._timer = window.setTimeout(() => {
-      const run = this._options.model.find(this._options.runId);
-      if (run) {
-        this._onRun(this._options.model, run);
-      }
-    }, this._retryS * 1000);
-  }
-
   private async _show(chunks: readonly IChunk[]): Promise<void> {
-    this._retryS = 0;
     const fragment = document.createDocumentFragment();
     for (const chunk of chunks) {
       for (const line of this._screen.write(chunk)) {
@@ -160,17 +126,17 @@ export class ConsoleView extends Widget {
   }
 
   private _describe(): void {
-    const { trans, model, runId } = this._options;
-    const run = model.find(runId);
+    const { trans, source } = this._options;
+    const { id, run, agent } = source;
     if (this._removed > 0) {
       this._note.textContent = trans.__(
         '%1 earlier lines are not shown here; “jupyter agent runs logs %2” shows all that were kept.',
         this._removed.toLocaleString(),
-        runId
+        agent === null ? id : `${id} --agent ${agent}`
       );
     } else if (this._elements.size > 0) {
       this._note.textContent = '';
-    } else if (this._reader.complete) {
+    } else if (source.complete) {
       this._note.textContent = trans.__('The run wrote nothing.');
     } else {
       this._note.textContent = run && hasEnded(run) ? trans.__('Reading …') : trans.__('Nothing was written yet.');
@@ -206,7 +172,6 @@ export class ConsoleView extends Widget {
   }
 
   private readonly _options: IConsoleOptions;
-  private readonly _reader: OutputReader;
   private readonly _screen = new Screen();
   private readonly _scroller = document.createElement('div');
   private readonly _note = document.createElement('div');
@@ -217,8 +182,6 @@ export class ConsoleView extends Widget {
   private _firstKey = 0;
   private _removed = 0;
   private _following = true;
-  private _timer = 0;
-  private _retryS = 0;
 }
 
 function spanElement(span: ILine['spans'][number]): Node {

@@ -2,10 +2,10 @@
  * Between the model's signals and React.
  */
 
+import type { ISignal } from '@lumino/signaling';
 import * as React from 'react';
 
 import type { Change, IAgentModel } from './model';
-import type { IRun } from './shapes';
 
 /** A part of the model, followed. What `select` gives must stay the same object as long as it does not change. */
 export function useModel<T>(model: IAgentModel, change: Change, select: (model: IAgentModel) => T): T {
@@ -26,30 +26,25 @@ export function useModel<T>(model: IAgentModel, change: Change, select: (model: 
   return React.useSyncExternalStore(subscribe, () => select(model));
 }
 
-/** A run, followed; `undefined` while it is not known. */
-export function useRun(model: IAgentModel, id: string): IRun | undefined {
-  const subscribe = React.useCallback(
-    (changed: () => void) => {
-      const slot = (_: IAgentModel, run: IRun): void => {
-        if (run.id === id) {
-          changed();
-        }
-      };
-      model.runChanged.connect(slot);
-      return () => {
-        model.runChanged.disconnect(slot);
-      };
-    },
-    [model, id]
-  );
-  return React.useSyncExternalStore(subscribe, () => model.find(id));
+/** Render again each time a signal is emitted. */
+export function useSignal(signal: ISignal<unknown, unknown>): void {
+  const [, render] = React.useReducer((count: number) => count + 1, 0);
+  React.useEffect(() => {
+    const slot = (): void => render();
+    signal.connect(slot);
+    // What changed between the first rendering and now.
+    render();
+    return () => {
+      signal.disconnect(slot);
+    };
+  }, [signal]);
 }
 
 /**
  * The server's time, anew each second (twice a minute where seconds are not shown). All who use it tick together, so
  * that one duration does not show two values.
  */
-export function useNow(model: IAgentModel, everySecond: boolean): number {
+export function useNow(model: Pick<IAgentModel, 'now'>, everySecond: boolean): number {
   const [now, setNow] = React.useState(() => model.now());
   React.useEffect(() => {
     const pace = everySecond ? 1000 : 30_000;

@@ -52,6 +52,15 @@ const question = drawing('lost', `${CIRCLE}<path d="M9.6 9.6a2.5 2.5 0 1 1 3.4 2
 const ring = drawing('off', CIRCLE);
 const triangle = drawing('trouble', `<path d="M12 3.5L2.5 20h19z"/><path d="M12 10v4.5M12 17.3v.1"/>`);
 
+/** Throws away; in the colours of Lab's own icons. */
+export const removeIcon = new LabIcon({
+  name: 'jupyter-agent:remove',
+  svgstr:
+    '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">' +
+    '<path class="jp-icon3" fill="#616161" d="M6 19a2 2 0 0 0 2 2h8a2 2 0 0 0 2-2V7H6zM8 9h8v10H8zm7.5-5-1-1h-5l-1 1H5v2h14V4z"/>' +
+    '</svg>'
+});
+
 const OF_STATE: Readonly<Record<RunState, LabIcon>> = {
   queued: clock,
   preparing: dots,

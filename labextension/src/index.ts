@@ -14,6 +14,7 @@ import {
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { IRunningSessionManagers } from '@jupyterlab/running';
 import { IStatusBar } from '@jupyterlab/statusbar';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { ITranslator } from '@jupyterlab/translation';
 import { Toolbar } from '@jupyterlab/ui-components';
 import { Poll } from '@lumino/polling';
@@ -22,12 +23,16 @@ import { addCommands } from './commands';
 import { stateIcon } from './icons';
 import type { IAgentModel } from './model';
 import { AgentModel } from './model';
+import type { IOthersModel } from './others';
+import { OTHERS_MS, OthersModel } from './others';
 import { AgentPanel } from './panel';
-import { agentAPI } from './request';
+import { agentAPI, othersAPI, sentence } from './request';
+import { OtherRun, OwnRun } from './runsource';
 import type { RunView } from './runview';
 import { agentEvent, hasEnded } from './shapes';
 import { statusItem } from './statusitem';
-import { CommandIDs, IAgent, IRunViews } from './tokens';
+import type { IRunAt } from './tokens';
+import { CommandIDs, IAgent, IOthers, IRunViews } from './tokens';
 import { stateWord, title, toneOf } from './words';
 
 const DOMAIN = 'jupyter_agent';
@@ -71,44 +76,64 @@ const modelPlugin: JupyterFrontEndPlugin<IAgentModel> = {
   }
 };
 
+const othersPlugin: JupyterFrontEndPlugin<IOthersModel> = {
+  id: 'jupyter-agent:others',
+  description: 'Keeps what the page knows of other agents.',
+  autoStart: true,
+  provides: IOthers,
+  requires: [IAgent],
+  activate: (app: JupyterFrontEnd, model: IAgentModel) =>
+    new OthersModel({
+      api: othersAPI(app.serviceManager.serverSettings),
+      isConnected: () => model.running && model.status?.connected === true
+    })
+};
+
 const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
   id: 'jupyter-agent:run-views',
   description: 'Opens runs in the main area.',
   autoStart: true,
   provides: IRunViews,
-  requires: [IAgent, IRenderMimeRegistry, ITranslator],
+  requires: [IAgent, IOthers, IRenderMimeRegistry, ITranslator],
   optional: [ILayoutRestorer],
   activate: (
     app: JupyterFrontEnd,
     model: IAgentModel,
+    others: IOthersModel,
     rendermime: IRenderMimeRegistry,
     translator: ITranslator,
     restorer: ILayoutRestorer | null
   ) => {
     const trans = translator.load(DOMAIN);
     const tracker = new WidgetTracker<MainAreaWidget<RunView>>({ namespace: 'jupyter-agent' });
-    const create = async (runId: string): Promise<MainAreaWidget<RunView>> => {
+    const same = (a: IRunAt, b: IRunAt): boolean => a.id === b.id && a.agent === b.agent;
+    const at = ({ content }: MainAreaWidget<RunView>): IRunAt => ({ id: content.runId, agent: content.agent });
+    const create = async ({ id, agent }: IRunAt): Promise<MainAreaWidget<RunView>> => {
       const { RunView } = await import('./runview');
       const { serverSettings: settings, user } = app.serviceManager;
-      const content = new RunView({ runId, model, settings, rendermime, me: () => user.identity?.username, trans });
+      const source =
+        agent === null
+          ? new OwnRun({ model, id, sentence })
+          : new OtherRun({ others, slug: agent, id, now: () => model.now() });
+      const content = new RunView({ source, settings, rendermime, me: () => user.identity?.username, trans });
       const widget = new MainAreaWidget({ content });
-      widget.id = `jupyter-agent-run-${runId}`;
+      widget.id = ['jupyter-agent-run', agent, id].filter(Boolean).join('-');
       widget.toolbar.addClass('jp-agent-RunToolbar');
-      fillToolbar(widget.toolbar, app, runId, trans.__('Cancel'), trans.__('HTML report'), trans.__('Copy ID'));
+      fillToolbar(widget.toolbar, app, { id, agent }, trans);
       return widget;
     };
     if (restorer) {
       void restorer.restore(tracker, {
         command: CommandIDs.openRun,
-        args: widget => ({ id: widget.content.runId }),
-        name: widget => widget.content.runId
+        args: widget => ({ ...at(widget) }),
+        name: ({ content }) => (content.agent === null ? content.runId : `${content.agent}:${content.runId}`)
       });
     }
     return {
-      open: async (runId, tab) => {
-        let widget = tracker.find(it => it.content.runId === runId);
+      open: async (run, tab) => {
+        let widget = tracker.find(it => same(at(it), run));
         if (!widget) {
-          widget = await create(runId);
+          widget = await create(run);
           app.shell.add(widget, 'main');
           await tracker.add(widget);
         }
@@ -119,38 +144,40 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
       },
       get inFront() {
         const current = tracker.currentWidget;
-        return current && app.shell.currentWidget === current ? current.content.runId : null;
+        return current && app.shell.currentWidget === current ? at(current) : null;
       },
-      isVisible: runId => tracker.find(it => it.content.runId === runId)?.isVisible ?? false
+      isVisible: run => tracker.find(it => same(at(it), run))?.isVisible ?? false
     };
   }
 };
 
-function fillToolbar(
-  toolbar: Toolbar,
-  app: JupyterFrontEnd,
-  id: string,
-  cancel: string,
-  report: string,
-  copy: string
-): void {
-  const button = (command: string, label: string): CommandToolbarButton =>
-    new CommandToolbarButton({ commands: app.commands, id: command, args: { id }, label });
-  toolbar.addItem('cancel', button(CommandIDs.cancelRun, cancel));
-  toolbar.addItem('spacer', Toolbar.createSpacerItem());
-  toolbar.addItem('report', button(CommandIDs.openReport, report));
-  toolbar.addItem('copy-id', button(CommandIDs.copyRunId, copy));
+function fillToolbar(toolbar: Toolbar, app: JupyterFrontEnd, run: IRunAt, trans: TranslationBundle): void {
+  const args = { ...run };
+  const add = (name: string, id: string, label: string): void => {
+    toolbar.addItem(name, new CommandToolbarButton({ commands: app.commands, id, args, label }));
+  };
+  if (run.agent === null) {
+    add('cancel', CommandIDs.cancelRun, trans.__('Cancel'));
+    add('again', CommandIDs.rerun, trans.__('Run again'));
+    toolbar.addItem('spacer', Toolbar.createSpacerItem());
+    add('report', CommandIDs.openReport, trans.__('HTML report'));
+  } else {
+    add('cancel', CommandIDs.cancelRunOnAgent, trans.__('Cancel'));
+    toolbar.addItem('spacer', Toolbar.createSpacerItem());
+  }
+  add('copy-id', CommandIDs.copyRunId, trans.__('Copy ID'));
 }
 
 const panelPlugin: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-agent:panel',
   description: 'The left panel and the commands.',
   autoStart: true,
-  requires: [IAgent, IRunViews, ITranslator],
+  requires: [IAgent, IOthers, IRunViews, ITranslator],
   optional: [ICommandPalette, ILayoutRestorer],
   activate: (
     app: JupyterFrontEnd,
     model: IAgentModel,
+    others: IOthersModel,
     views: IRunViews,
     translator: ITranslator,
     palette: ICommandPalette | null,
@@ -158,22 +185,16 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
   ) => {
     const { commands, shell } = app;
     const trans = translator.load(DOMAIN);
-    const panel = new AgentPanel({ model, commands, translator, onShown: startOnce(model, commands) });
+    const panel = new AgentPanel({ model, others, commands, translator, onShown: startOnce(model, commands) });
     shell.add(panel, 'left', { rank: 250, type: 'Agent' });
     restorer?.add(panel, panel.id);
-    addCommands({
-      app,
-      model,
-      trans,
-      openPanel: () => shell.activateById(panel.id),
-      openRun: (id, notebook) => views.open(id, notebook ? 'notebook' : undefined),
-      runInFront: () => views.inFront
-    });
+    keepLooking(panel, model, others);
+    addCommands({ app, model, others, trans, views, openPanel: () => shell.activateById(panel.id) });
     for (const command of Object.values(CommandIDs)) {
       palette?.addItem({ command, category: trans.__('Agent') });
     }
     model.runEnded.connect((_, run) => {
-      if (views.isVisible(run.id)) {
+      if (views.isVisible({ id: run.id, agent: null })) {
         return;
       }
       const text = `${title(run)}: ${stateWord(run.state, trans)}. ${run.error ?? ''}`.trim();
@@ -186,6 +207,30 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
     });
   }
 };
+
+/** Other agents are looked at only while somebody can see them, and at once when that begins or may have news. */
+function keepLooking(panel: AgentPanel, model: IAgentModel, others: IOthersModel): void {
+  const poll = new Poll({
+    name: 'jupyter-agent:others',
+    auto: false,
+    factory: () => others.refresh(),
+    frequency: { interval: OTHERS_MS.runs, backoff: false, max: OTHERS_MS.runs },
+    standby: () => document.hidden || !panel.showsAgents
+  });
+  const look = (): void => {
+    if (!document.hidden && panel.showsAgents) {
+      void poll.refresh();
+    }
+  };
+  panel.agentsShown.connect(look);
+  model.changed.connect((_, change) => {
+    if (change !== 'runs') {
+      look();
+    }
+  });
+  document.addEventListener('visibilitychange', look);
+  void poll.start();
+}
 
 /** What the panel does when it is shown: the first time, an agent that does not run is started. */
 function startOnce(model: IAgentModel, commands: JupyterFrontEnd['commands']): () => void {
@@ -251,4 +296,4 @@ const runningPlugin: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [modelPlugin, viewsPlugin, panelPlugin, statusPlugin, runningPlugin];
+export default [modelPlugin, othersPlugin, viewsPlugin, panelPlugin, statusPlugin, runningPlugin];

@@ -15,6 +15,8 @@ import type { Reach } from './words';
 
 export interface ILaunch {
   readonly parameters_yaml?: Readonly<Record<string, string>>;
+  readonly priority?: number;
+  readonly retries?: number;
 }
 
 /** The calls of the API that the page makes. Each rejects with an error whose message is a sentence for the user. */
@@ -26,7 +28,17 @@ export interface IAgentAPI {
   runs(limit: number, state?: RunState): Promise<IRunPage>;
   run(id: string): Promise<IRun>;
   launch(packageId: string, launch: ILaunch): Promise<IRun>;
+  /** Make everything ready that a package's runs need; a run whose output is the log of it. */
+  prepare(packageId: string): Promise<IRun>;
+  /** Cancel a package's runs and forget what was fetched and made of it. */
+  reinstall(packageId: string): Promise<{ readonly cancelled: number }>;
+  /** Remove a package from OpenFlow. */
+  remove(packageId: string): Promise<unknown>;
+  /** Pack a folder of the agent's machine and publish it. */
+  publish(path: string): Promise<Pick<IPackage, 'id' | 'name' | 'version'>>;
   cancel(id: string): Promise<IRun>;
+  /** Run the same once more. */
+  rerun(id: string): Promise<IRun>;
   output(id: string, offset: number): Promise<IPage>;
   /** How far away the other side is, judged by how a call failed, and a sentence for the user. */
   judge(error: unknown): { readonly reach: Reach; readonly sentence: string };
@@ -65,7 +77,15 @@ export interface IAgentModel {
   refresh(): Promise<void>;
   start(): Promise<void>;
   launch(packageId: string, launch: ILaunch): Promise<IRun>;
+  prepare(packageId: string): Promise<IRun>;
+  reinstall(packageId: string): Promise<number>;
+  remove(packageId: string): Promise<void>;
+  publish(path: string): Promise<Pick<IPackage, 'id' | 'name' | 'version'>>;
   cancel(id: string): Promise<IRun>;
+  cancelAll(packageId: string): Promise<number>;
+  rerun(id: string): Promise<IRun>;
+  /** The runs of a package that have not ended. */
+  liveOf(packageId: string): readonly IRun[];
   load(id: string): Promise<IRun>;
   output(id: string, offset: number): Promise<IPage>;
 }
@@ -172,8 +192,53 @@ export class AgentModel implements IAgentModel {
   }
 
   /** Run a package (by its id or name). */
-  async launch(packageId: string, launch: ILaunch): Promise<IRun> {
-    const run = await this._api.launch(packageId, launch);
+  launch(packageId: string, launch: ILaunch): Promise<IRun> {
+    return this._started(this._api.launch(packageId, launch));
+  }
+
+  prepare(packageId: string): Promise<IRun> {
+    return this._started(this._api.prepare(packageId));
+  }
+
+  rerun(id: string): Promise<IRun> {
+    return this._started(this._api.rerun(id));
+  }
+
+  /** How many runs were cancelled for it. */
+  async reinstall(packageId: string): Promise<number> {
+    const { cancelled } = await this._api.reinstall(packageId);
+    void this.refresh();
+    return cancelled;
+  }
+
+  async remove(packageId: string): Promise<void> {
+    await this._api.remove(packageId);
+    await this._quietly(() => this._readPackages());
+  }
+
+  async publish(path: string): Promise<Pick<IPackage, 'id' | 'name' | 'version'>> {
+    const published = await this._api.publish(path);
+    await this._quietly(() => this._readPackages());
+    return published;
+  }
+
+  liveOf(packageId: string): readonly IRun[] {
+    return (this._runs ?? []).filter(run => run.package_id === packageId && !hasEnded(run));
+  }
+
+  /** Cancel what runs of a package; how many that were. Rejects with the first failure, after all were tried. */
+  async cancelAll(packageId: string): Promise<number> {
+    await this.refresh();
+    const outcomes = await Promise.allSettled(this.liveOf(packageId).map(run => this.cancel(run.id)));
+    const failed = outcomes.find(it => it.status === 'rejected');
+    if (failed) {
+      throw failed.reason;
+    }
+    return outcomes.length;
+  }
+
+  private async _started(asked: Promise<IRun>): Promise<IRun> {
+    const run = await asked;
     this._mine.add(run.id);
     this._hear(run);
     if (!this.running) {
@@ -276,7 +341,11 @@ export class AgentModel implements IAgentModel {
     }
     this._known.set(run.id, run);
     this._runChanged.emit(run);
+    if (run.first !== null && this._retried.has(run.first)) {
+      this._mine.add(run.id);
+    }
     if (hasEnded(run) && this._mine.delete(run.id)) {
+      this._retried.add(run.first ?? run.id);
       this._runEnded.emit(run);
     }
   }
@@ -327,6 +396,8 @@ export class AgentModel implements IAgentModel {
   private readonly _touched = new Set<string>();
   /** Runs started from this page that have not ended yet. */
   private readonly _mine = new Set<string>();
+  /** First attempts of runs started from this page: those that follow belong to it, too. */
+  private readonly _retried = new Set<string>();
   private _round: Promise<void> | null = null;
   private _nextRound: Promise<void> | null = null;
 }

@@ -1,11 +1,13 @@
 /**
- * The left panel: the connection, the packages, the runs. It only shows; everything it does is a command.
+ * The left panel: the connection, the packages, the runs, other agents. It only shows; everything it does is a command.
  */
 
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
 import { nullTranslator } from '@jupyterlab/translation';
 import type { LabIcon } from '@jupyterlab/ui-components';
 import {
+  CommandToolbarButton,
+  consoleIcon,
   notebookIcon,
   PanelWithToolbar,
   pythonIcon,
@@ -18,17 +20,24 @@ import {
 } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
 import type { Message } from '@lumino/messaging';
+import type { ISignal } from '@lumino/signaling';
+import { Signal } from '@lumino/signaling';
 import { AccordionPanel } from '@lumino/widgets';
 import * as React from 'react';
 
+import { Agents } from './agentlist';
 import { useModel, useNow } from './hooks';
 import { agentIcon, toneIcon } from './icons';
 import type { IAgentModel } from './model';
+import type { IOthersModel } from './others';
 import { LiveBar, StateMark } from './parts';
+import type { Entries } from './rowmenu';
+import { openMenu } from './rowmenu';
+import { act, Empty, IconButton, List, MenuButton, Trouble } from './rows';
 import type { IPackage, IRun } from './shapes';
 import { hasEnded } from './shapes';
 import { CommandIDs } from './tokens';
-import { ago, connectionWords, duration, elapsed, title } from './words';
+import { ago, connectionWords, duration, elapsed, peculiarities, title } from './words';
 
 interface IShared {
   readonly model: IAgentModel;
@@ -38,6 +47,7 @@ interface IShared {
 
 export interface IAgentPanelOptions {
   readonly model: IAgentModel;
+  readonly others: IOthersModel;
   readonly commands: CommandRegistry;
   readonly translator?: ITranslator;
   /** Called each time the panel comes into view. */
@@ -50,24 +60,40 @@ export class AgentPanel extends SidePanel {
     super({ translator });
     const trans = translator.load('jupyter_agent');
     const shared: IShared = { model: options.model, commands: options.commands, trans };
-    this._onShown = options.onShown;
+    this._options = options;
     this.id = 'jupyter-agent-panel';
     this.addClass('jp-agent-Panel');
     this.title.icon = agentIcon;
-    this.title.caption = trans.__('Agent: packages and runs');
+    this.title.caption = trans.__('Agent: packages, runs and other agents');
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', trans.__('Agent'));
     this.header.addWidget(ReactWidget.create(<Connection {...shared} />));
-    this._section(trans.__('Packages'), <Packages {...shared} />);
-    this._section(trans.__('Runs'), <Runs {...shared} />);
+    this._section(trans.__('Packages'), new PanelWithToolbar(), <Packages {...shared} />, CommandIDs.publishPackage);
+    this._section(trans.__('Runs'), new PanelWithToolbar(), <Runs {...shared} />);
+    this._section(
+      trans.__('Agents'),
+      this._agents,
+      <Agents {...shared} others={options.others} />,
+      CommandIDs.refreshAgents
+    );
     if (this.content instanceof AccordionPanel) {
-      this.content.setRelativeSizes([1, 2]);
+      this.content.setRelativeSizes([2, 3, 1]);
     }
+  }
+
+  /** Whether the section of other agents is in view. */
+  get showsAgents(): boolean {
+    return this._agents.isVisible;
+  }
+
+  /** It has come into view. */
+  get agentsShown(): ISignal<unknown, void> {
+    return this._agents.shown;
   }
 
   protected override onAfterShow(message: Message): void {
     super.onAfterShow(message);
-    this._onShown();
+    this._options.onShown();
   }
 
   protected override onActivateRequest(message: Message): void {
@@ -75,15 +101,29 @@ export class AgentPanel extends SidePanel {
     this.node.querySelector<HTMLElement>('button:not([disabled])')?.focus();
   }
 
-  private _section(label: string, element: React.ReactElement): void {
-    const section = new PanelWithToolbar();
+  private _section(label: string, section: PanelWithToolbar, element: React.ReactElement, command?: string): void {
     section.title.label = label;
     section.addClass('jp-agent-Section');
     section.addWidget(ReactWidget.create(element));
+    if (command !== undefined) {
+      const { commands } = this._options;
+      section.toolbar.addItem(command, new CommandToolbarButton({ commands, id: command, label: '' }));
+    }
     this.addWidget(section);
   }
 
-  private readonly _onShown: () => void;
+  private readonly _options: IAgentPanelOptions;
+  private readonly _agents = new WatchedSection();
+}
+
+/** A section that tells when it comes into view. */
+class WatchedSection extends PanelWithToolbar {
+  readonly shown = new Signal<this, void>(this);
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this.shown.emit();
+  }
 }
 
 function Connection({ model, commands, trans }: IShared): React.ReactElement {
@@ -91,7 +131,7 @@ function Connection({ model, commands, trans }: IShared): React.ReactElement {
   const reach = useModel(model, 'status', it => it.reach);
   const problem = useModel(model, 'status', it => it.problem);
   const starting = useModel(model, 'status', it => it.starting);
-  const { tone, word, sentence } = connectionWords(reach, starting, status, trans);
+  const { tone, word, sentence, warning } = connectionWords(reach, starting, status, trans);
   const Icon = toneIcon(tone);
   const url = status?.openflow?.url ?? status?.hub?.apiurl;
   const stopped = reach === 'answering' && status?.agent === null && !starting;
@@ -114,11 +154,12 @@ function Connection({ model, commands, trans }: IShared): React.ReactElement {
           ) : null}
         </dl>
       ) : null}
-      {problem && reach === 'answering' ? (
-        <div className="jp-agent-Trouble" role="alert">
-          {problem}
+      {warning ? (
+        <div className="jp-agent-Warning" role="status">
+          {warning}
         </div>
       ) : null}
+      {problem && reach === 'answering' ? <Trouble>{problem}</Trouble> : null}
       {stopped ? (
         <button className="jp-agent-Button jp-mod-styled jp-mod-accept" onClick={() => act(commands, CommandIDs.start)}>
           {trans.__('Start agent')}
@@ -153,7 +194,12 @@ function Packages({ model, commands, trans }: IShared): React.ReactElement {
   );
 }
 
-const LANGUAGE_ICONS: Readonly<Record<string, LabIcon>> = { notebook: notebookIcon, python: pythonIcon };
+const LANGUAGE_ICONS: Readonly<Record<string, LabIcon>> = {
+  notebook: notebookIcon,
+  python: pythonIcon,
+  shell: consoleIcon,
+  powershell: consoleIcon
+};
 
 function PackageItem(props: {
   item: IPackage;
@@ -164,8 +210,24 @@ function PackageItem(props: {
   const Icon = LANGUAGE_ICONS[item.language] ?? textEditorIcon;
   const args = { id: item.id, name: item.name };
   const named = title({ package: item.name, version: item.version });
+  const entries: Entries = [
+    { command: CommandIDs.runPackage, args },
+    { command: CommandIDs.runPackageWith, args },
+    { command: CommandIDs.runOnAgent, args },
+    null,
+    { command: CommandIDs.preparePackage, args },
+    { command: CommandIDs.reinstallPackage, args },
+    { command: CommandIDs.cancelRunsOfPackage, args },
+    null,
+    { command: CommandIDs.removePackage, args }
+  ];
   return (
-    <li className="jp-agent-Item" title={[named, item.language, item.description].filter(Boolean).join('\n')}>
+    <li
+      className="jp-agent-Item"
+      data-package={item.id}
+      title={[named, item.language, item.description].filter(Boolean).join('\n')}
+      onContextMenu={event => openMenu(commands, entries, event)}
+    >
       <Icon.react tag="span" className="jp-agent-Item-icon" />
       <div className="jp-agent-Item-body">
         <div className="jp-agent-Item-line">
@@ -180,8 +242,10 @@ function PackageItem(props: {
         className="jp-agent-mod-onHover"
         onClick={() => act(commands, CommandIDs.runPackageWith, args)}
       />
+      <MenuButton commands={commands} entries={entries} name={item.name} trans={trans} />
       <IconButton
         icon={runIcon}
+        main
         label={trans.__('Run %1', item.name)}
         onClick={() => act(commands, CommandIDs.runPackage, args)}
       />
@@ -220,15 +284,34 @@ function RunItem(props: {
   const { run, now, contact, commands, trans } = props;
   const ended = hasEnded(run);
   const taken = ended || contact ? elapsed(run, now) : null;
-  const detail = ended
-    ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
-    : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('its environment') : '')];
+  const detail = [
+    ...peculiarities(run, trans),
+    ...(ended
+      ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
+      : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('its environment') : '')])
+  ];
+  const args = { id: run.id };
+  const entries: Entries = [
+    { command: CommandIDs.openRun, args },
+    { command: CommandIDs.cancelRun, args },
+    { command: CommandIDs.rerun, args },
+    null,
+    { command: CommandIDs.openNotebook, args },
+    { command: CommandIDs.openReport, args },
+    { command: CommandIDs.copyRunId, args }
+  ];
   return (
-    <li className="jp-agent-Item jp-agent-Run" data-state={run.state} data-run={run.id}>
+    <li
+      className="jp-agent-Item jp-agent-Run"
+      data-state={run.state}
+      data-run={run.id}
+      onContextMenu={event => openMenu(commands, entries, event)}
+    >
       <button
         className="jp-agent-Item-open"
+        data-main=""
         title={run.error ?? title(run)}
-        onClick={() => act(commands, CommandIDs.openRun, { id: run.id })}
+        onClick={() => act(commands, CommandIDs.openRun, args)}
       >
         <span className="jp-agent-Item-line">
           <StateMark state={run.state} contact={contact} trans={trans} iconOnly />
@@ -242,68 +325,18 @@ function RunItem(props: {
           ))}
         </span>
       </button>
-      {ended ? null : (
-        <>
+      <span className="jp-agent-Item-buttons">
+        <MenuButton commands={commands} entries={entries} name={run.package} trans={trans} />
+        {ended ? null : (
           <IconButton
             icon={stopIcon}
             label={trans.__('Cancel %1', run.package)}
             disabled={!contact}
-            onClick={() => act(commands, CommandIDs.cancelRun, { id: run.id })}
+            onClick={() => act(commands, CommandIDs.cancelRun, args)}
           />
-          <LiveBar run={run} contact={contact} trans={trans} />
-        </>
-      )}
+        )}
+      </span>
+      {ended ? null : <LiveBar run={run} contact={contact} trans={trans} />}
     </li>
   );
-}
-
-/** A list in which the arrow keys move between the rows' first buttons. */
-function List(props: { label: string; children: React.ReactNode }): React.ReactElement {
-  return (
-    <ul className="jp-agent-List" aria-label={props.label} onKeyDown={moveFocus}>
-      {props.children}
-    </ul>
-  );
-}
-
-function moveFocus(event: React.KeyboardEvent<HTMLUListElement>): void {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (step === undefined) {
-    return;
-  }
-  const rows = [...event.currentTarget.children];
-  const here = rows.findIndex(row => row.contains(document.activeElement));
-  const next = rows[here + step]?.querySelector<HTMLElement>('.jp-agent-Item-open, button:last-of-type');
-  if (next) {
-    next.focus();
-    event.preventDefault();
-  }
-}
-
-function IconButton(props: {
-  icon: LabIcon;
-  label: string;
-  onClick: () => void;
-  className?: string;
-  disabled?: boolean;
-}): React.ReactElement {
-  return (
-    <button
-      className={`jp-agent-IconButton ${props.className ?? ''}`}
-      title={props.label}
-      aria-label={props.label}
-      disabled={props.disabled ?? false}
-      onClick={props.onClick}
-    >
-      <props.icon.react tag="span" />
-    </button>
-  );
-}
-
-function Empty(props: { children: React.ReactNode }): React.ReactElement {
-  return <div className="jp-agent-Empty">{props.children}</div>;
-}
-
-function act(commands: CommandRegistry, id: string, args: Record<string, string> = {}): void {
-  void commands.execute(id, args);
 }

@@ -11,14 +11,22 @@ import { Widget } from '@lumino/widgets';
 import type { IRow } from './parameters';
 import { readParameters } from './parameters';
 
+/** When a run is started, and how often it is tried again. */
+export interface IOrder {
+  readonly priority: number;
+  readonly retries: number;
+}
+
 export interface ITypedParameters {
   /** As they were typed. */
   readonly rows: readonly IRow[];
   readonly values: Readonly<Record<string, string>>;
+  /** `null` where they were not asked for. */
+  readonly order: IOrder | null;
 }
 
 export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedParameters> {
-  constructor(options: { trans: TranslationBundle; rows: readonly IRow[] }) {
+  constructor(options: { trans: TranslationBundle; rows: readonly IRow[]; order: IOrder | null }) {
     super();
     const { trans } = options;
     this._trans = trans;
@@ -29,16 +37,24 @@ export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedP
     heads.className = 'jp-agent-Parameters-heads';
     heads.append(text(trans.__('Parameter')), text(trans.__('Value')));
     this._body.className = 'jp-agent-Parameters-rows';
-    this.node.append(heads, this._body, this._complaint);
+    this.node.append(heads, this._body, this._order, this._complaint);
     for (const row of [...options.rows, { name: '', value: '' }]) {
       this._add(row);
     }
-    this._body.oninput = () => this._check();
+    this.node.oninput = () => this._check();
+    if (options.order !== null) {
+      this._addOrder(options.order);
+    }
   }
 
   getValue(): ITypedParameters {
     const rows = this._rows();
-    return { rows: rows.filter(row => row.name || row.value), values: readParameters(rows).values };
+    const [priority, retries] = [...this._order.querySelectorAll('input')].map(it => it.valueAsNumber);
+    return {
+      rows: rows.filter(row => row.name || row.value),
+      values: readParameters(rows).values,
+      order: priority === undefined || retries === undefined ? null : { priority, retries }
+    };
   }
 
   protected override onAfterAttach(message: Message): void {
@@ -50,6 +66,25 @@ export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedP
     const element = document.createElement('div');
     element.append(input(this._trans.__('Parameter'), row.name), input(this._trans.__('Value'), row.value));
     this._body.append(element);
+  }
+
+  private _addOrder({ priority, retries }: IOrder): void {
+    this._order.className = 'jp-agent-Parameters-order';
+    const fields: [string, number, string][] = [
+      [this._trans.__('Priority'), priority, this._trans.__('Lower ones are started first; 2 is usual.')],
+      [this._trans.__('Retries'), retries, this._trans.__('How often it is tried again when it fails.')]
+    ];
+    for (const [name, value, title] of fields) {
+      const label = document.createElement('label');
+      const field = input(name, String(value));
+      field.type = 'number';
+      field.min = '0';
+      field.max = '9';
+      field.required = true;
+      label.title = title;
+      label.append(text(name), field);
+      this._order.append(label);
+    }
   }
 
   private _rows(): IRow[] {
@@ -64,20 +99,27 @@ export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedP
     if (rows.at(-1)?.name) {
       this._add({ name: '', value: '' });
     }
-    const [first] = readParameters(rows).wrong;
-    this._complaint.textContent =
-      first === undefined
-        ? ''
-        : first
-          ? this._trans.__('“%1” cannot be used as a name, or is there twice.', first)
-          : this._trans.__('A value has no name.');
+    const complaint = this._complaintOf(rows);
+    this._complaint.textContent = complaint;
     const button = this.node.closest('.jp-Dialog')?.querySelector<HTMLButtonElement>('button.jp-mod-accept');
     if (button) {
-      button.disabled = first !== undefined;
+      button.disabled = complaint !== '';
     }
   }
 
+  private _complaintOf(rows: readonly IRow[]): string {
+    const [first] = readParameters(rows).wrong;
+    if (first !== undefined) {
+      return first
+        ? this._trans.__('“%1” cannot be used as a name, or is there twice.', first)
+        : this._trans.__('A value has no name.');
+    }
+    const wrong = [...this._order.querySelectorAll('input')].find(it => !it.checkValidity());
+    return wrong ? this._trans.__('%1 is a whole number from 0 to 9.', wrong.getAttribute('aria-label')) : '';
+  }
+
   private readonly _trans: TranslationBundle;
+  private readonly _order = document.createElement('div');
   private readonly _body = document.createElement('div');
   private readonly _complaint = document.createElement('div');
 }

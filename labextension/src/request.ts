@@ -5,7 +5,9 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import { jsonLines } from './lines';
 import type { IAgentAPI } from './model';
+import type { IOthersAPI } from './others';
 import type { Reach } from './words';
 
 const ROOT = 'jupyter-agent/api/v1';
@@ -24,11 +26,13 @@ export class RequestFailed extends Error {
 }
 
 export interface IRequest {
-  readonly method?: 'GET' | 'POST';
+  readonly method?: 'GET' | 'POST' | 'DELETE';
   readonly query?: Readonly<Record<string, string | number>>;
   readonly body?: unknown;
   /** Told the time of the answer by the server's clock, milliseconds since the epoch. */
   readonly onDate?: (time: number) => void;
+  /** Gives the request up when it is aborted. */
+  readonly signal?: AbortSignal;
 }
 
 /** The URL of a path of the API; each of the parts is encoded. */
@@ -48,21 +52,48 @@ export async function requestAPI<T>(
   parts: readonly string[],
   request: IRequest = {}
 ): Promise<T> {
-  const query = Object.entries(request.query ?? {}).map(([name, value]) => [name, String(value)]);
-  const url = apiUrl(settings, ...parts) + (query.length ? `?${new URLSearchParams(query)}` : '');
-  const init: RequestInit = { method: request.method ?? 'GET' };
-  if (init.method === 'POST') {
-    init.body = JSON.stringify(request.body ?? {});
-  }
-  const response = await ServerConnection.makeRequest(url, init, settings);
+  const response = await send(settings, parts, request);
   const date = Date.parse(response.headers.get('Date') ?? '');
   if (Number.isFinite(date)) {
     request.onDate?.(date);
   }
+  return (await answerOf(response)) as T;
+}
+
+/** The objects of an answer that comes as JSON lines. Rejects as `requestAPI` does, and when the connection breaks. */
+export async function* streamAPI(
+  settings: ServerConnection.ISettings,
+  parts: readonly string[],
+  request: IRequest = {}
+): AsyncGenerator<unknown, void> {
+  const response = await send(settings, parts, request);
+  if (response.ok && response.body) {
+    yield* jsonLines(response.body);
+  } else {
+    await answerOf(response);
+  }
+}
+
+async function send(
+  settings: ServerConnection.ISettings,
+  parts: readonly string[],
+  request: IRequest
+): Promise<Response> {
+  const query = Object.entries(request.query ?? {}).map(([name, value]) => [name, String(value)]);
+  const url = apiUrl(settings, ...parts) + (query.length ? `?${new URLSearchParams(query)}` : '');
+  const init: RequestInit = { method: request.method ?? 'GET', signal: request.signal ?? null };
+  if (init.method === 'POST') {
+    init.body = JSON.stringify(request.body ?? {});
+  }
+  return ServerConnection.makeRequest(url, init, settings);
+}
+
+/** The JSON of an answer, `null` for an empty one. Rejects with what it says when it is an error. */
+async function answerOf(response: Response): Promise<unknown> {
   const text = await response.text();
   let answer: unknown;
   try {
-    answer = JSON.parse(text);
+    answer = text || !response.ok ? JSON.parse(text) : null;
   } catch {
     // A proxy on the way answers in its own form; its status says what there is to say.
     throw new RequestFailed(`The server answered ${response.status} ${response.statusText}.`, response.status, '');
@@ -72,7 +103,7 @@ export async function requestAPI<T>(
     const told = message || `The server answered ${response.status} ${response.statusText}.`;
     throw new RequestFailed(told, response.status, reason ?? '');
   }
-  return answer as T;
+  return answer;
 }
 
 /** A sentence for the user. */
@@ -102,10 +133,37 @@ export function agentAPI(settings: ServerConnection.ISettings): IAgentAPI {
     runs: (limit, state) => get(['runs'], state ? { limit, state } : { limit }),
     run: id => get(['runs', id]),
     launch: (id, launch) => post(['packages', id, 'runs'], launch),
+    prepare: id => post(['packages', id, 'prepare']),
+    reinstall: id => post(['packages', id, 'reinstall']),
+    remove: id => requestAPI(settings, ['packages', id], { method: 'DELETE', onDate }),
+    publish: path => post(['packages'], { path }),
     cancel: id => post(['runs', id, 'cancel']),
+    rerun: id => post(['runs', id, 'rerun']),
     output: (id, offset) => get(['runs', id, 'output'], { offset, limit: PAGE_BYTES }),
     judge: error => ({ reach: judge(error), sentence: sentence(error) }),
     now: () => Date.now() + ahead
+  };
+}
+
+/** The calls about other agents, over the same. */
+export function othersAPI(settings: ServerConnection.ISettings): IOthersAPI {
+  const get = <T>(...parts: string[]): Promise<T> => requestAPI<T>(settings, ['agents', ...parts]);
+  const post = <T>(parts: readonly string[], body: unknown = {}): Promise<T> =>
+    requestAPI<T>(settings, ['agents', ...parts], { method: 'POST', body });
+  return {
+    agents: () => get(),
+    runsOn: slug => get(slug, 'runs'),
+    runOn: (slug, id) => get(slug, 'runs', id),
+    launchOn: (slug, target, launch) => post([slug, 'runs'], { target, ...launch }),
+    cancelOn: (slug, id) => post([slug, 'runs', id, 'cancel']),
+    cancelAllOn: slug => post([slug, 'cancel']),
+    prepareOn: (slug, id) => post([slug, 'packages', id, 'prepare']),
+    reinstallOn: (slug, id) => post([slug, 'packages', id, 'reinstall']),
+    streamOn: (slug, id, offset, signal) =>
+      streamAPI(settings, ['agents', slug, 'runs', id, 'stream'], { query: { offset }, signal }),
+    sentence,
+    isFinal: error => error instanceof RequestFailed && error.status >= 400 && error.status < 500,
+    now: () => Date.now()
   };
 }
 

@@ -12,22 +12,22 @@ import { Panel } from '@lumino/widgets';
 import * as React from 'react';
 
 import { ConsoleView } from './consoleview';
-import { useModel, useNow, useRun } from './hooks';
+import { useNow, useSignal } from './hooks';
 import { agentIcon, stateIcon } from './icons';
-import type { IAgentModel } from './model';
 import { NotebookView } from './notebookview';
 import { LiveBar, StateMark } from './parts';
 import { artifactUrl, requestAPI, sentence } from './request';
-import type { IArtifact, IRun } from './shapes';
-import { hasEnded } from './shapes';
+import type { IRunSource } from './runsource';
+import type { IArtifact, IRun, RunState } from './shapes';
+import { hasEnded, USUAL_PRIORITY } from './shapes';
 import { NOTEBOOK } from './tokens';
-import { duration, elapsed, resultValue, size, title, toneOf, value } from './words';
+import { attempts, duration, elapsed, kindWord, resultValue, size, title, toneOf, value } from './words';
 
 export type Tab = 'console' | 'notebook';
 
 export interface IRunViewOptions {
-  readonly runId: string;
-  readonly model: IAgentModel;
+  /** Disposed of with the view. */
+  readonly source: IRunSource;
   readonly settings: ServerConnection.ISettings;
   readonly rendermime: IRenderMimeRegistry;
   /** The name under which Jupyter knows the user. */
@@ -39,13 +39,14 @@ export class RunView extends Panel {
   constructor(options: IRunViewOptions) {
     super();
     this._options = options;
-    const { model, runId, trans, rendermime } = options;
+    const { source, trans, rendermime } = options;
+    const runId = source.id;
     this.addClass('jp-agent-RunView');
     this.title.icon = agentIcon;
     this.title.label = trans.__('Run');
     this.title.closable = true;
     this.node.dataset['run'] = runId;
-    this._console = new ConsoleView({ model, runId, trans });
+    this._console = new ConsoleView({ source, trans });
     this._notebook = new NotebookView({ rendermime, trans });
     this.addWidget(ReactWidget.create(<Header view={this} {...options} />));
     this.addWidget(ReactWidget.create(<Tabs view={this} trans={trans} />));
@@ -60,35 +61,33 @@ export class RunView extends Panel {
       widget.setHidden(tab !== this._tab);
       this.addWidget(widget);
     }
-    model.runChanged.connect(this._onRun, this);
-    model.changed.connect(this._onChanged, this);
-    const run = model.find(runId);
-    if (run) {
-      this._onRun(model, run);
-    }
-    void this._load();
-  }
-
-  /** Why the run cannot be shown; `null` when it can, or while it is not known. */
-  get trouble(): string | null {
-    return this._trouble;
+    source.changed.connect(this._onSource, this);
+    this._onSource();
   }
 
   get runId(): string {
-    return this._options.runId;
+    return this._options.source.id;
+  }
+
+  /** The slug of the other agent that it runs on; `null`: this one. */
+  get agent(): string | null {
+    return this._options.source.agent;
   }
 
   get tab(): Tab {
     return this._tab;
   }
 
-  /** What the view itself knows has changed: the tab, whether there is a notebook, trouble. */
+  /** What the view itself knows has changed: the tab, whether there is a notebook. */
   readonly changed = new Signal<this, void>(this);
 
   /** Whether the run has, or will have, an output notebook. */
   get hasNotebook(): boolean {
-    const run = this._options.model.find(this.runId);
-    return run !== undefined && (run.language === 'notebook' || run.artifacts.some(it => it.name === NOTEBOOK));
+    const { run, agent } = this._options.source;
+    if (agent !== null || run === undefined || run.kind === 'prepare') {
+      return false;
+    }
+    return run.language === 'notebook' || run.artifacts.some(it => it.name === NOTEBOOK);
   }
 
   /** Show a tab because the user asked for it; from then on it is not changed by itself. */
@@ -101,8 +100,8 @@ export class RunView extends Panel {
     if (this.isDisposed) {
       return;
     }
-    this._options.model.runChanged.disconnect(this._onRun, this);
-    this._options.model.changed.disconnect(this._onChanged, this);
+    this._options.source.changed.disconnect(this._onSource, this);
+    this._options.source.dispose();
     Signal.clearData(this);
     super.dispose();
   }
@@ -112,39 +111,21 @@ export class RunView extends Panel {
     (this._tab === 'console' ? this._console : this._notebook).activate();
   }
 
-  private _onChanged(): void {
-    void this._load();
-  }
-
-  /** A run that is not in the list is read as soon as there is an agent to ask: looking at it does not start one. */
-  private async _load(): Promise<void> {
-    const { model } = this._options;
-    const known = model.find(this.runId);
-    if (this._loading || !model.running || (known && (hasEnded(known) || model.runs?.includes(known)))) {
+  private _onSource(): void {
+    const { run, agent } = this._options.source;
+    if (run === undefined) {
       return;
     }
-    this._loading = true;
-    try {
-      await model.load(this.runId);
-      this._trouble = null;
-    } catch (error) {
-      this._trouble = sentence(error);
-    } finally {
-      this.changed.emit();
-      this._loading = false;
-    }
-  }
-
-  private _onRun(_: IAgentModel, run: IRun): void {
-    if (run.id !== this.runId) {
-      return;
-    }
+    const where = agent === null ? '' : `\n${agent}`;
     this.title.label = title(run);
-    this.title.caption = `${title(run)}\n${run.id}`;
+    this.title.caption = `${title(run)}\n${run.id}${where}`;
     this.title.icon = stateIcon(run.state);
     this.title.iconClass = `jp-agent-TabIcon jp-agent-mod-${toneOf(run.state)}`;
-    this.changed.emit();
-    if (!hasEnded(run) || this._shown) {
+    if (run.state !== this._state) {
+      this._state = run.state;
+      this.changed.emit();
+    }
+    if (!hasEnded(run) || this._shown || agent !== null) {
       return;
     }
     if (run.artifacts.some(artifact => artifact.name === NOTEBOOK)) {
@@ -182,27 +163,15 @@ export class RunView extends Panel {
   private _tab: Tab = 'console';
   private _chosen = false;
   private _shown = false;
-  private _loading = false;
-  private _trouble: string | null = null;
+  private _state: RunState | null = null;
 }
 
 function tabId(runId: string, tab: Tab): string {
   return `jupyter-agent-${runId}-${tab}`;
 }
 
-/** Render again when the view's own state changes. */
-function useView(view: RunView): void {
-  const [, render] = React.useReducer((count: number) => count + 1, 0);
-  React.useEffect(() => {
-    view.changed.connect(render);
-    return () => {
-      view.changed.disconnect(render);
-    };
-  }, [view]);
-}
-
 function Tabs({ view, trans }: { view: RunView; trans: TranslationBundle }): React.ReactElement {
-  useView(view);
+  useSignal(view.changed);
   const tabs: [Tab, string][] = [['console', trans.__('Console')]];
   if (view.hasNotebook) {
     tabs.unshift(['notebook', trans.__('Output notebook')]);
@@ -237,16 +206,15 @@ function Tabs({ view, trans }: { view: RunView; trans: TranslationBundle }): Rea
 }
 
 function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement {
-  const { view, runId, model, settings, me, trans } = props;
-  useView(view);
-  const run = useRun(model, runId);
-  const contact = useModel(model, 'status', it => it.running);
-  const now = useNow(model, run !== undefined && !hasEnded(run) && contact);
+  const { source, settings, me, trans } = props;
+  useSignal(source.changed);
+  const { run, contact, trouble, agent } = source;
+  const now = useNow(source, run !== undefined && !hasEnded(run) && contact);
   if (run === undefined) {
     const waiting = contact ? trans.__('Reading …') : trans.__('The run is shown when the agent runs.');
     return (
-      <header className="jp-agent-Header" role={view.trouble ? 'alert' : undefined}>
-        {view.trouble ?? waiting}
+      <header className="jp-agent-Header" role={trouble ? 'alert' : undefined}>
+        {trouble ?? waiting}
       </header>
     );
   }
@@ -267,12 +235,12 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
           <span>{run.progress?.label ?? ''}</span>
         </div>
       )}
-      {(run.error ?? view.trouble) ? (
+      {(run.error ?? trouble) ? (
         <div className="jp-agent-Trouble" role="alert">
-          {run.error ?? view.trouble}
+          {run.error ?? trouble}
         </div>
       ) : null}
-      <Facts run={run} me={me} trans={trans} />
+      <Facts run={run} agent={agent} me={me} trans={trans} />
       <Results results={run.results} trans={trans} />
       <Artifacts run={run} settings={settings} trans={trans} />
     </header>
@@ -281,15 +249,23 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
 
 function Facts({
   run,
+  agent,
   me,
   trans
 }: {
   run: IRun;
+  agent: string | null;
   me: IRunViewOptions['me'];
   trans: TranslationBundle;
 }): React.ReactElement {
   const parameters = Object.entries(run.parameters).map(([name, given]) => `${name} = ${value(given)}`);
+  const tried = attempts(run);
   const facts: [string, string | null][] = [
+    [trans.__('Agent'), agent],
+    [trans.__('Kind'), kindWord(run.kind, trans)],
+    [trans.__('Attempt'), tried ? trans.__('%1 of %2', ...tried) : null],
+    [trans.__('Priority'), run.priority === USUAL_PRIORITY ? null : String(run.priority)],
+    [trans.__('Repeats'), run.rerun_of],
     [trans.__('Started'), run.started ? new Date(run.started).toLocaleString() : null],
     [trans.__('By'), [run.who === me() ? trans.__('you') : run.who, run.trigger].filter(Boolean).join(' · ')],
     [trans.__('Parameters'), parameters.join(', ')],

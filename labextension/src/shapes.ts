@@ -56,6 +56,84 @@ export interface IRun {
   readonly cpu_s: number | null;
   /** Grows with the output; only good for telling that there is more to read. */
   readonly output_size: number;
+  /** A preparation ends when everything is ready, its output is the log of it; a test run is ended after a while. */
+  readonly kind: 'run' | 'prepare' | 'testrun';
+  /** Lower ones are started first. */
+  readonly priority: number;
+  /** How many further attempts follow a first one that fails. */
+  readonly retries: number;
+  /** Which attempt this is, from 1. */
+  readonly attempt: number;
+  /** The run that was the first attempt; `null` for that one itself. */
+  readonly first: string | null;
+  /** The run that this one repeats because somebody asked for it. */
+  readonly rerun_of: string | null;
+}
+
+/** What an answer says of a run on another agent, which does not know as much: the rest is as if nothing were known. */
+export function runElsewhere(told: Partial<IRun> & Pick<IRun, 'id'>): IRun {
+  return {
+    state: 'running',
+    package_id: null,
+    version: null,
+    path: null,
+    language: null,
+    trigger: '',
+    who: '',
+    created: '',
+    started: null,
+    ended: null,
+    exit_code: null,
+    signal: null,
+    progress: null,
+    error: null,
+    peak_memory: null,
+    cpu_s: null,
+    output_size: 0,
+    kind: 'run',
+    priority: USUAL_PRIORITY,
+    retries: 0,
+    attempt: 1,
+    first: null,
+    rerun_of: null,
+    ...told,
+    package: told.package || told.package_id || told.id,
+    parameters: told.parameters ?? {},
+    results: told.results ?? {},
+    // They lie on the other agent's machine.
+    artifacts: []
+  };
+}
+
+export const USUAL_PRIORITY = 2;
+
+/** Another agent on the same OpenFlow (or this one, `self`). */
+export interface IOtherAgent {
+  readonly id: string;
+  readonly slug: string;
+  readonly name: string;
+  readonly hostname: string;
+  readonly os: string;
+  readonly arch: string;
+  readonly languages: readonly string[];
+  readonly chrome: boolean;
+  readonly chromium: boolean;
+  readonly version: string;
+  /** UTC, ISO 8601. */
+  readonly lastseen: string | null;
+  readonly online: boolean;
+  readonly self: boolean;
+  readonly may_invoke: boolean;
+}
+
+/** What another agent tells of a run that is under way there. */
+export interface IOtherRun {
+  readonly id: string;
+  readonly package: string | null;
+  readonly package_id: string | null;
+  readonly schedule: string | null;
+  /** Bytes. */
+  readonly output_size: number | null;
 }
 
 export interface IPackage {
@@ -83,6 +161,8 @@ export interface IStatus {
     readonly user: string | null;
   };
   readonly connected: boolean;
+  /** Requests can be made, but OpenFlow does not let the agent listen; `error` says to what. */
+  readonly deaf?: boolean;
   readonly slug: string | null;
   readonly queue: string | null;
   /** Why the agent is not connected, or hears nothing although it is. */

@@ -33,16 +33,19 @@ function StatusItem({ model, commands, trans }: IStatusItemOptions): React.React
   const starting = useModel(model, 'status', it => it.starting);
   const running = useModel(model, 'status', it => it.running);
   const runs = useModel(model, 'runs', it => it.runs);
-  const { tone, word, sentence } = connectionWords(reach, starting, status, trans);
+  const { tone, word, sentence, warning } = connectionWords(reach, starting, status, trans);
   const live = running ? (runs ?? []).filter(run => !hasEnded(run)).length : 0;
   const busy = live > 0 ? trans._n('%1 run', '%1 runs', live, live) : null;
   const shown = busy && tone === 'good' ? 'busy' : tone;
   const Icon = toneIcon(shown);
-  const text = shown === 'busy' && busy ? busy : [word, busy].filter(Boolean).join(', ');
+  const text =
+    shown === 'busy' && busy
+      ? busy
+      : [word, warning ? trans.__('with a warning') : '', busy].filter(Boolean).join(', ');
   return (
     <button
       className={`jp-agent-StatusItem-button jp-agent-mod-${shown}`}
-      title={`${word}: ${sentence}`}
+      title={`${word}: ${[sentence, warning].filter(Boolean).join('\n')}`}
       aria-label={trans.__('Agent: %1. Show its panel', text)}
       onClick={() => void commands.execute(CommandIDs.openPanel)}
     >

@@ -2,8 +2,8 @@
  * Numbers, times and states in words. Pure: what it needs to know of the time is given.
  */
 
-import type { IProgress, IRun, IStatus, RunState } from './shapes';
-import { hasEnded } from './shapes';
+import type { IOtherAgent, IProgress, IRun, IStatus, RunState } from './shapes';
+import { hasEnded, USUAL_PRIORITY } from './shapes';
 
 /** The part of Lab's translation bundle that is used; `_n` chooses by the number. */
 export interface IWords {
@@ -136,11 +136,48 @@ export function title(run: Pick<IRun, 'package' | 'version'>): string {
   return run.version ? `${run.package} ${run.version}` : run.package;
 }
 
-/** The state of the agent as one word and one sentence. */
+/** The number of this attempt and of all there may be; `null` for a run that has a single one. */
+export function attempts(run: Pick<IRun, 'attempt' | 'retries'>): readonly [number, number] | null {
+  return run.retries > 0 || run.attempt > 1 ? [run.attempt, Math.max(run.attempt, run.retries + 1)] : null;
+}
+
+/** What a run is for; empty for the usual kind. */
+export function kindWord(kind: IRun['kind'], words: IWords): string {
+  return { run: '', prepare: words.__('preparation'), testrun: words.__('test run') }[kind] ?? '';
+}
+
+/** What is unusual about a run, in words: that it only prepares, which attempt it is, its place in the queue. */
+export function peculiarities(
+  run: Pick<IRun, 'kind' | 'attempt' | 'retries' | 'priority' | 'state'>,
+  words: IWords
+): string[] {
+  const tried = attempts(run);
+  return [
+    kindWord(run.kind, words),
+    tried ? words.__('attempt %1 of %2', ...tried) : '',
+    run.state === 'queued' && run.priority !== USUAL_PRIORITY ? words.__('priority %1', run.priority) : ''
+  ].filter(Boolean);
+}
+
+/** Whether another agent can be reached, and asked by this user. */
+export function agentWords(
+  agent: Pick<IOtherAgent, 'online' | 'may_invoke'>,
+  words: IWords
+): { readonly tone: Tone; readonly word: string } {
+  if (!agent.online) {
+    return { tone: 'quiet', word: words.__('Offline') };
+  }
+  return agent.may_invoke
+    ? { tone: 'good', word: words.__('Online') }
+    : { tone: 'warn', word: words.__('Online, not yours to use') };
+}
+
+/** The state of the agent as one word and one sentence, and what should be done before it is too late. */
 export interface IConnectionWords {
   readonly tone: Tone;
   readonly word: string;
   readonly sentence: string;
+  readonly warning: string | null;
 }
 
 /** What the page knows about the agent: how far it can be reached, and what it said last. */
@@ -152,6 +189,17 @@ export function connectionWords(
   status: IStatus | null,
   words: IWords
 ): IConnectionWords {
+  const said = stateOfConnection(reach, starting, status, words);
+  const warning = (reach === 'answering' && status?.warning) || null;
+  return { ...said, tone: warning && said.tone === 'good' ? 'warn' : said.tone, warning };
+}
+
+function stateOfConnection(
+  reach: Reach,
+  starting: boolean,
+  status: IStatus | null,
+  words: IWords
+): Omit<IConnectionWords, 'warning'> {
   if (reach === 'unreachable') {
     return {
       tone: 'bad',
@@ -181,6 +229,9 @@ export function connectionWords(
       sentence: status.error ?? words.__('Packages can be run when it is started.')
     };
   }
+  if (status.error && (status.deaf || status.connected)) {
+    return { tone: 'bad', word: words.__('Hears nothing'), sentence: status.error };
+  }
   if (!status.connected) {
     return {
       tone: status.error ? 'bad' : 'busy',
@@ -188,12 +239,9 @@ export function connectionWords(
       sentence: status.error ?? words.__('The agent is connecting to OpenFlow.')
     };
   }
-  if (status.error) {
-    return { tone: 'bad', word: words.__('Hears nothing'), sentence: status.error };
-  }
   return {
     tone: 'good',
     word: words.__('Connected'),
-    sentence: status.warning ?? (status.openflow?.embedded ? words.__('Embedded hub') : words.__('OpenFlow'))
+    sentence: status.openflow?.embedded ? words.__('Embedded hub') : words.__('OpenFlow')
   };
 }

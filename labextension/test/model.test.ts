@@ -31,6 +31,12 @@ function run(id: string, state: RunState, more: Partial<IRun> = {}): IRun {
     peak_memory: null,
     cpu_s: null,
     output_size: 0,
+    kind: 'run',
+    priority: 2,
+    retries: 0,
+    attempt: 1,
+    first: null,
+    rerun_of: null,
     ...more
   };
 }
@@ -108,6 +114,39 @@ class World implements IAgentAPI {
   cancel(id: string): Promise<IRun> {
     this.has = this.has.map(it => (it.id === id ? { ...it, state: 'cancelled' } : it));
     return this.run(id);
+  }
+
+  prepare(): Promise<IRun> {
+    return this.launch();
+  }
+
+  rerun(id: string): Promise<IRun> {
+    const made = run(String(this.has.length + 1), 'queued', { rerun_of: id });
+    this.has.push(made);
+    return this.answer('rerun', () => made);
+  }
+
+  reinstall(): Promise<{ cancelled: number }> {
+    return this.answer('reinstall', () => ({ cancelled: 0 }));
+  }
+
+  remove(id: string): Promise<null> {
+    this.published = this.published.filter(it => it.id !== id);
+    return this.answer('remove', () => null);
+  }
+
+  publish(path: string): Promise<IPackage> {
+    const made = {
+      id: path,
+      name: path,
+      version: '1',
+      language: 'python',
+      description: '',
+      fileid: '',
+      modified: null
+    };
+    this.published.push(made);
+    return this.answer('publish', () => made);
   }
 
   output(): Promise<never> {
@@ -217,6 +256,51 @@ void describe('the model', () => {
     model.apply({ run: { ...mine, state: 'succeeded' } });
     model.apply({ run: { ...mine, state: 'succeeded', output_size: 3 } });
     assert.deepEqual(ended, [mine.id]);
+  });
+
+  void it('says of each attempt of a run started here that it ended', async () => {
+    const { model } = watched(new World());
+    const ended: string[] = [];
+    model.runEnded.connect((_, it) => {
+      ended.push(it.id);
+    });
+    const mine = await model.launch('p', { retries: 1 });
+    model.apply({ run: { ...mine, state: 'failed', retries: 1 } });
+    model.apply({ run: run('8', 'running', { first: mine.id, attempt: 2, retries: 1 }) });
+    model.apply({ run: run('9', 'failed', { first: '7', attempt: 2, retries: 1 }) });
+    model.apply({ run: run('8', 'succeeded', { first: mine.id, attempt: 2, retries: 1 }) });
+    assert.deepEqual(ended, [mine.id, '8']);
+    await model.refresh();
+  });
+
+  void it('cancels what runs of a package, and only that', async () => {
+    const world = new World();
+    world.has = [
+      run('1', 'running'),
+      run('2', 'queued'),
+      run('3', 'failed'),
+      run('4', 'running', { package_id: 'another' })
+    ];
+    const { model } = watched(world);
+    assert.equal(await model.cancelAll('p'), 2);
+    assert.deepEqual(
+      world.has.map(it => it.state),
+      ['cancelled', 'cancelled', 'failed', 'running']
+    );
+    assert.deepEqual(model.liveOf('p'), []);
+    assert.equal(await model.cancelAll('p'), 0);
+  });
+
+  void it('knows what was published and removed here without waiting for news', async () => {
+    const { model } = watched(new World());
+    await model.refresh();
+    await model.publish('/a');
+    assert.deepEqual(
+      model.packages?.map(it => it.name),
+      ['/a']
+    );
+    await model.remove('/a');
+    assert.deepEqual(model.packages, []);
   });
 
   void it('shows at once that a run was cancelled', async () => {

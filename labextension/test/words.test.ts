@@ -4,7 +4,17 @@ import { describe, it } from 'node:test';
 import type { IParameters } from '../src/parameters';
 import { readParameters } from '../src/parameters';
 import type { IStatus } from '../src/shapes';
-import { ago, connectionWords, duration, elapsed, fraction, resultValue, size } from '../src/words';
+import {
+  ago,
+  agentWords,
+  connectionWords,
+  duration,
+  elapsed,
+  fraction,
+  peculiarities,
+  resultValue,
+  size
+} from '../src/words';
 
 const words = {
   __: (text: string, ...values: unknown[]) => text.replace(/%(\d)/g, (_, n: string) => String(values[Number(n) - 1])),
@@ -89,12 +99,36 @@ void describe('words', () => {
     assert.equal(say({ ...STATUS, connected: false }), 'Connecting');
     assert.equal(say({ ...STATUS, connected: false, error: 'Refused.' }), 'Not connected');
     assert.equal(say(STATUS), 'Connected');
-    assert.equal(say({ ...STATUS, error: 'The queue was refused.' }), 'Hears nothing');
+    assert.equal(say({ ...STATUS, connected: false, deaf: true, error: 'The queue was refused.' }), 'Hears nothing');
     assert.equal(connectionWords('unreachable', false, STATUS, words).word, 'No connection');
     assert.equal(connectionWords('missing', false, null, words).tone, 'bad');
     assert.equal(connectionWords('answering', false, STATUS, words).sentence, 'OpenFlow');
+  });
+
+  void it('warns in time, whatever else is to be said', () => {
     const ending = { ...STATUS, warning: 'The token ends in 3 days.' };
-    assert.equal(connectionWords('answering', false, ending, words).sentence, ending.warning);
+    const { tone, word, warning } = connectionWords('answering', false, ending, words);
+    assert.deepEqual([tone, word, warning], ['warn', 'Connected', ending.warning]);
+    const away = connectionWords('answering', false, { ...ending, connected: false, error: 'Refused.' }, words);
+    assert.deepEqual([away.tone, away.warning], ['bad', ending.warning]);
+    assert.equal(connectionWords('unreachable', false, ending, words).warning, null);
+    assert.equal(connectionWords('answering', false, STATUS, words).warning, null);
+  });
+
+  void it('says what is unusual about a run', () => {
+    const usual = { kind: 'run', attempt: 1, retries: 0, priority: 2, state: 'queued' } as const;
+    assert.deepEqual(peculiarities(usual, words), []);
+    assert.deepEqual(peculiarities({ ...usual, attempt: 2, retries: 2 }, words), ['attempt 2 of 3']);
+    assert.deepEqual(peculiarities({ ...usual, kind: 'prepare', priority: 0 }, words), ['preparation', 'priority 0']);
+    assert.deepEqual(peculiarities({ ...usual, priority: 0, state: 'running' }, words), []);
+  });
+
+  void it('says whether another agent can be reached', () => {
+    const say = (online: boolean, may_invoke: boolean): string[] =>
+      Object.values(agentWords({ online, may_invoke }, words));
+    assert.deepEqual(say(true, true), ['good', 'Online']);
+    assert.deepEqual(say(false, true), ['quiet', 'Offline']);
+    assert.equal(say(true, false)[0], 'warn');
   });
 });
 
