@@ -36,9 +36,9 @@ pieces = st.lists(st.integers(1, 12), max_size=8)
 def test_output_that_is_sent_again_from_its_beginning_comes_once(
     before: bytes,
     after: bytes,
-    again: bool,
+    again: bool,  # noqa: FBT001 - one of the cases
     first: list[int],
-    second: list[int],  # noqa: FBT001 - one of the cases
+    second: list[int],
 ) -> None:
     seam = Seam()
     got = b"".join(seam.take(piece) for piece in cut(before, first))
@@ -228,8 +228,8 @@ async def test_a_bare_end_waits_for_a_better_one(run: RemoteRun) -> None:
 async def test_ends_that_are_not_told_well(
     run: RemoteRun,
     messages: list[dict[str, Any]],
-    asked: bool,
-    state: str,  # noqa: FBT001 - one of the cases
+    asked: bool,  # noqa: FBT001 - one of the cases
+    state: str,
 ) -> None:
     run.asked_to_end = asked
     assert not tell(run, *messages).state.ended

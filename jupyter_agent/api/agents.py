@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from jupyter_agent.agent.others import OtherAgent, RemoteRun
+from jupyter_agent.agent.others import OtherAgent, RemoteRow, RemoteRun
 from jupyter_agent.api.handler import HEARTBEAT_S, Handler
 from jupyter_agent.api.runs import MAX_PAGE_BYTES, PAGE_BYTES, read_on
-from jupyter_agent.api.values import NoBody, RemoteRunBody, TestBody
+from jupyter_agent.api.values import NoBody, RemoteRunBody, TestBody, run_json
+from jupyter_agent.state import RunRow
 
 
 class Agents(Handler):
@@ -50,7 +52,7 @@ class AgentRun(Handler):
     async def get(self, wanted: str, run_id: str) -> None:
         """One run there, as far as it is known here."""
         row, size = await self.agent.others.look(wanted, run_id)
-        self.reply(row.json(size))
+        self.reply(row_json(row, size))
 
 
 class AgentRunCancel(Handler):
@@ -163,4 +165,10 @@ def agent_json(agent: OtherAgent) -> dict[str, Any]:
 
 def remote_json(run: RemoteRun) -> dict[str, Any]:
     """A run of another agent as the API shows it: the fields of a run of one's own, and ``agent``."""
-    return run.row.json(run.output.size)
+    return row_json(run.row, run.output.size)
+
+
+def row_json(row: RemoteRow, output_size: int) -> dict[str, Any]:
+    """What is known of a run of another agent; the fields that only its own agent knows are as of a new run."""
+    known = dataclasses.asdict(row)
+    return {**run_json(RunRow(id=row.id)), **known, "state": str(row.state), "output_size": output_size}

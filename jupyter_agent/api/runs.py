@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 from jupyter_agent.agent.launch import RunRequest
 from jupyter_agent.api.handler import HEARTBEAT_S, USER_HEADER, Handler
 from jupyter_agent.api.reports import html_report
-from jupyter_agent.api.values import RunBody, TargetBody, run_json
+from jupyter_agent.api.values import NoBody, RunBody, TargetBody, run_json
 from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.runs import OutputLog, artifact_path
 from jupyter_agent.state import RunRow
@@ -64,18 +64,26 @@ class Runs(Handler):
 
 async def launch(handler: Handler, target: str, body: RunBody, *, isolated: bool) -> None:
     """Start a run for the caller and answer 202 with it."""
-    trigger = "rest" if USER_HEADER in handler.request.headers else "cli"
     run = await handler.agent.launcher.launch(
         RunRequest(
             target=target,
             who=handler.who,
-            trigger=trigger,
+            trigger=trigger_of(handler),
             parameters=body.all_parameters(),
             isolated=isolated,
             limits=handler.agent.limits(timeout_s=body.timeout_s, memory_mb=body.memory_mb),
+            priority=body.priority,
+            retries=body.retries,
+            retry_delay_s=body.retry_delay_s,
+            key=body.key_of(handler.request.headers.get("Idempotency-Key")),
         )
     )
     handler.reply(await handler.shown(run.row), 202)
+
+
+def trigger_of(handler: Handler) -> str:
+    """Which face a request came through: only the gate names a user."""
+    return "rest" if USER_HEADER in handler.request.headers else "cli"
 
 
 class OneRun(Handler):
@@ -91,10 +99,21 @@ class Cancel(Handler):
 
     async def post(self, run_id: str) -> None:
         """Cancel a run; one that has ended is answered as it ended."""
+        NoBody.parse(self.request.body)
         row = await self.row(run_id)
         if not row.state.ended:
             row = await self.agent.supervisor.cancel(run_id, who=self.who)
         self.reply(await self.shown(row))
+
+
+class Rerun(Handler):
+    """``POST runs/{id}/rerun``."""
+
+    async def post(self, run_id: str) -> None:
+        """Run once more what a run was: its target, parameters and limits; the new run."""
+        NoBody.parse(self.request.body)
+        run = await self.agent.launcher.rerun(run_id, who=self.who, trigger=trigger_of(self))
+        self.reply(await self.shown(run.row), 202)
 
 
 class Output(Handler):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.state import RunRow
 
-HIDDEN = ("attempt", "fileid", "folder", "pid", "pid_started", "reply")
+HIDDEN = ("fileid", "folder", "pid", "pid_started", "reply")
 """What of a row is the agent's own business."""
 
 
@@ -67,7 +67,22 @@ class RunBody(ParametersBody):
     """``POST packages/{id}/runs``."""
 
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    memory_mb: int | None = Field(default=None, gt=0)
+    memory_mb: int | None = Field(default=None, gt=0, le=1 << 40)
+    priority: int = Field(default=2, ge=-1000, le=1000)
+    retries: int = Field(default=0, ge=0, le=100)
+    retry_delay_s: float = Field(default=10, ge=0, le=86_400, allow_inf_nan=False)
+    key: str | None = Field(default=None, min_length=1, max_length=200)
+
+    def key_of(self, header: str | None) -> str | None:
+        """The key of the body or of the header ``Idempotency-Key``, quoted or not. Raises ``InvalidInput``."""
+        if header is None:
+            return self.key
+        given = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+        if self.key not in (None, given):
+            raise InvalidInput("The key in the body and the header Idempotency-Key are not the same: give one of them.")
+        if not 0 < len(given) <= 200:  # noqa: PLR2004 - as the field's
+            raise InvalidInput("The header Idempotency-Key has 1 to 200 characters.")
+        return given
 
 
 class TargetBody(RunBody):

@@ -55,29 +55,6 @@ class RemoteRow:
     error: str | None = None
     ports: list[Any] = field(default_factory=list)
 
-    def json(self, output_size: int) -> dict[str, Any]:
-        """As the API shows it, with the fields of a local run that cannot be known from here empty."""
-        return {**UNKNOWN, **dataclasses.asdict(self), "state": str(self.state), "output_size": output_size}
-
-
-UNKNOWN: dict[str, Any] = {
-    "path": None,
-    "token": "none",
-    "signal": None,
-    "peak_memory": None,
-    "cpu_s": None,
-    "progress": None,
-    "artifacts": [],
-    "environment": None,
-    "priority": 2,
-    "retries": 0,
-    "attempt": 1,
-    "first": None,
-    "rerun_of": None,
-    "key": None,
-}
-"""Fields of a local run that another agent does not tell."""
-
 
 class RemoteRun:
     """One followed run: its row, its output, and who is to be told of changes.
