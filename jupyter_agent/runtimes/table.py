@@ -1,12 +1,20 @@
-"""The runtimes there are, by language."""
+"""The runtimes there are, by language: ours, and those that other distributions bring.
+
+A distribution brings one by an entry point of the group ``jupyter_agent.runtimes``: its name is the language in lower
+case, its value a callable without arguments that gives a ``Runtime``.
+"""
 
 from __future__ import annotations
+
+import logging
+from importlib.metadata import EntryPoint, entry_points
 
 from jupyter_agent.errors import InvalidInput, Unavailable
 from jupyter_agent.runtimes.base import Runtime
 from jupyter_agent.runtimes.dotnet import DotNet
 from jupyter_agent.runtimes.executable import Executable
 from jupyter_agent.runtimes.java import Java
+from jupyter_agent.runtimes.nodejs import NodeJs
 from jupyter_agent.runtimes.notebook import Notebook
 from jupyter_agent.runtimes.php import Php
 from jupyter_agent.runtimes.powershell import PowerShell
@@ -15,11 +23,16 @@ from jupyter_agent.runtimes.rust import Rust
 from jupyter_agent.runtimes.shell import Shell
 from jupyter_agent.runtimes.tools import Tools
 
-RUNTIMES: dict[str, Runtime] = {
+GROUP = "jupyter_agent.runtimes"
+
+log = logging.getLogger(__name__)
+
+OURS: dict[str, Runtime] = {
     runtime.language: runtime
     for runtime in (
         Python(),
         Notebook(),
+        NodeJs(),
         Shell(),
         Executable(),
         Php(),
@@ -29,6 +42,35 @@ RUNTIMES: dict[str, Runtime] = {
         DotNet(),
     )
 }
+
+
+def further() -> dict[str, Runtime]:
+    """What other distributions bring. One that is broken, or for a language of ours, is logged and passed over."""
+    found: dict[str, Runtime] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            runtime = _loaded(point)
+        except Exception:
+            log.exception("The runtime %s of %s cannot be used", point.name, point.value)
+        else:
+            found.setdefault(runtime.language, runtime)
+    return found
+
+
+def _loaded(point: EntryPoint) -> Runtime:
+    runtime: Runtime = point.load()()
+    if point.name in OURS or runtime.language != point.name:
+        raise InvalidInput(
+            f"It is called {point.name!r} and runs {runtime.language!r}: they should be one new language."
+        )
+    tuple(runtime.tools)
+    runtime.missing()
+    if not callable(runtime.prepare):
+        raise InvalidInput("Its `prepare` is no method.")
+    return runtime
+
+
+RUNTIMES: dict[str, Runtime] = {**OURS, **further()}
 
 LANGUAGES = tuple(sorted(RUNTIMES))
 
