@@ -24,7 +24,7 @@ from typing import Any
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.requests import RunRequest, abridged, restored
-from jupyter_agent.agent.senders import find_package
+from jupyter_agent.agent.senders import find_package, require_package
 from jupyter_agent.agent.variables import harmless
 from jupyter_agent.errors import Failed, InvalidInput, NotFound, ServerRefused
 from jupyter_agent.folders import copy_tree
@@ -122,6 +122,22 @@ class Launcher:
         request = restored(row, await self._state.request(run_id))
         return await self.launch(dataclasses.replace(request, who=who, trigger=trigger, rerun_of=row.id, jwt=""))
 
+    async def reinstall(self, wanted: str, *, who: str, jwt: str = "") -> dict[str, int]:
+        """Have a package fetched and prepared anew at its next run; ``cancelled`` is how many runs of it were ended.
+
+        ``wanted`` is its id or name, ``jwt`` whose right to read it counts. Raises ``NotFound``.
+        """
+        document = await find_package(await self._link.client(), wanted, jwt=jwt)
+        package = str(document["_id"])
+        runs = self._supervisor.live_of(package)
+        for run in runs:
+            await self._supervisor.cancel(run.row.id, who=f"{who}, for the package to be installed anew")
+        await asyncio.gather(*(run.wait() for run in runs))
+        for fileid in [fileid for fileid, owner in self._versions.packages.items() if owner == package]:
+            await self._versions.forget(fileid)
+            await self._site.preparations.forget(fileid)
+        return {"cancelled": len(runs)}
+
     async def resumed(self, row: RunRow) -> tuple[PrepareFn, Limits]:
         """How a run that an earlier agent took in is prepared. Raises ``Conflict`` when that is not known any more."""
         request = restored(row, await self._state.request(row.id))
@@ -156,6 +172,8 @@ class Launcher:
             return await asyncio.to_thread(source_of_path, Path(request.target))
         client = await self._link.client()
         document = await find_package(client, request.target, jwt=request.token)
+        if request.sender is not None:
+            require_package(request.sender, document)
         return Source(
             name=str(document.get("name") or document.get("id") or document["_id"]),
             language=str(document.get("language") or section(document).get("language") or ""),

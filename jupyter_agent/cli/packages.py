@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.text import local_time, size
+from jupyter_agent.cli.run import LAUNCH_TIMEOUT_S, see_to_end
+from jupyter_agent.cli.text import local_time, plain, size
 
 PUBLISH_TIMEOUT_S = 600
+
+REINSTALL_TIMEOUT_S = 120
+"""Longer than runs are given to end."""
 
 
 def pack(context: Context, given: argparse.Namespace) -> int:
@@ -71,3 +75,37 @@ def show(context: Context, given: argparse.Namespace) -> int:
     shown = {**found, "modified": local_time(found.get("modified"))}
     context.console.facts((name.capitalize(), "yes" if value is True else value or "") for name, value in shown.items())
     return 0
+
+
+def prepare(context: Context, given: argparse.Namespace) -> int:
+    """Fetch a package and make ready what its runs need, here or on another agent."""
+    agent = context.agent()
+    started = agent.request("POST", f"{_base(given)}/prepare", {}, timeout_s=LAUNCH_TIMEOUT_S)
+    return see_to_end(context, agent, started, detach=given.detach)
+
+
+def reinstall(context: Context, given: argparse.Namespace) -> int:
+    """End a package's runs, and have it fetched and prepared anew."""
+    answer = context.agent().request("POST", f"{_base(given)}/reinstall", {}, timeout_s=REINSTALL_TIMEOUT_S)
+    if context.console.json:
+        context.console.document(answer)
+    cancelled = answer["cancelled"]
+    runs = "" if cancelled is None else f" ({cancelled} {'run' if cancelled == 1 else 'runs'} of it ended)"
+    context.console.line(f"{plain(given.name)} is fetched and prepared anew at its next run{runs}.")
+    return 0
+
+
+def remove(context: Context, given: argparse.Namespace) -> int:
+    """Remove a package from OpenFlow, with its archive."""
+    agent = context.agent()
+    found = agent.request("GET", f"packages/{segment(given.name)}")
+    agent.request("DELETE", f"packages/{segment(given.name)}", timeout_s=PUBLISH_TIMEOUT_S)
+    if context.console.json:
+        context.console.document({"id": found["id"], "name": found["name"], "removed": True})
+    context.console.line(f"Removed {plain(found['name'])} {plain(found['version'])} (id {found['id']})")
+    return 0
+
+
+def _base(given: argparse.Namespace) -> str:
+    there = f"agents/{segment(given.agent)}/" if given.agent else ""
+    return f"{there}packages/{segment(given.name)}"

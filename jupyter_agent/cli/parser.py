@@ -140,7 +140,13 @@ def _packages(commands: Commands) -> None:
     publish = below.add("publish", "pack a package and publish it to OpenFlow", "packages:publish")
     publish.add_argument("folder", metavar="FOLDER", type=Path)
     below.add("list", "list the packages in OpenFlow", "packages:list_packages")
-    below.add("show", "show a package", "packages:show").add_argument("name", metavar="NAME", help="its name or id")
+    _named(below.add("show", "show a package", "packages:show"))
+    prepare = _named(below.add("prepare", "fetch a package and make ready what its runs need", "packages:prepare"))
+    prepare.add_argument("--detach", action="store_true", help="print the run's id and do not wait for its end")
+    _there(prepare, "on this agent: its slug or name")
+    again = below.add("reinstall", "end a package's runs and have it fetched and prepared anew", "packages:reinstall")
+    _there(_named(again), "on this agent: its slug or name")
+    _named(below.add("remove", "remove a package from OpenFlow, with its archive", "packages:remove"))
 
 
 def _runs(commands: Commands) -> None:
@@ -161,7 +167,7 @@ def _runs(commands: Commands) -> None:
     run.add_argument("--detach", action="store_true", help="print the run's id and do not wait for its end")
     run.add_argument("--timeout", metavar="SECONDS", type=_positive, help="stop the run after this long")
     run.add_argument("--memory", metavar="MB", type=_count, help="stop the run when it uses more memory (MiB)")
-    run.add_argument("--priority", metavar="N", type=_whole, help="its place among those that wait, lower first (2)")
+    run.add_argument("--priority", metavar="N", type=_integer, help="its place among those that wait, lower first (2)")
     run.add_argument("--retries", metavar="N", type=_whole, help="try again so many times when it fails")
     run.add_argument("--key", metavar="KEY", help="asked for with the same key again, the first run is given back")
     _there(run, "run a published package on this agent instead: its slug or name")
@@ -193,6 +199,11 @@ def _there(command: argparse.ArgumentParser, summary: str) -> None:
     command.add_argument("--agent", metavar="SLUG", type=_name, help=summary)
 
 
+def _named(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("name", metavar="NAME", help="the package's name or id")
+    return command
+
+
 def _one(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument("id", metavar="ID", help="the run's id, its beginning or end if that is unique, or `last`")
     return command
@@ -222,6 +233,10 @@ def _whole(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 9:  # noqa: PLR2004 - what any counter holds
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
+def _integer(text: str) -> int:
+    return -_whole(text[1:]) if text.startswith("-") else _whole(text)
 
 
 def _name(text: str) -> str:
