@@ -157,7 +157,7 @@ class Agent(Configurable):
             await self.versions.open()
             self.capabilities = Capabilities(self.site.tools, on_change=lambda: self.link.register_again())  # noqa: PLW0108 - the link is made after it
             self.link = self._make_link()
-            self.console = Console(link=self.link, state=self.state, tasks=tasks)
+            self.console = Console(link=self.link, state=self.state, supervisor=self.supervisor, tasks=tasks)
             self.launcher = Launcher(
                 self.home,
                 link=self.link,
@@ -169,7 +169,13 @@ class Agent(Configurable):
                 limits=self.limits(),
             )
             self.commands = Commands(
-                link=self.link, launcher=self.launcher, supervisor=self.supervisor, console=self.console
+                link=self.link,
+                launcher=self.launcher,
+                supervisor=self.supervisor,
+                console=self.console,
+                reinstall=self.launcher.reinstall,
+                limits=self.limits(),
+                tasks=tasks,
             )
             self.others = await stack.enter_async_context(
                 Others(link=self.link, folder=self.home.path / "others", tasks=tasks)
@@ -185,6 +191,7 @@ class Agent(Configurable):
             self._tasks = tasks
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
+            stack.push_async_callback(self.commands.end)
             await stack.enter_async_context(self.supervisor)
             for run in self.supervisor.live_runs():  # those that an earlier agent took in
                 self.console.follow(run)

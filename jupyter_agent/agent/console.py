@@ -1,136 +1,318 @@
-"""Sends runs' output and results to the queues of those who asked for the runs.
+"""Who follows which runs by queue, and who is owed a run's result.
 
 Nothing is lost while OpenFlow is away: output is read from the run's log when it can be sent, and who is owed a
 result stands in the run's row until it was sent.
+
+Whoever may invoke the agent may see which runs there are, and end them. What a run prints is the package's, so reading
+it takes the right to read the package, too, or to be the one who asked for the run, or to have a say over the agent
+itself (to update its document, which includes what its runs do). A run of a local file is the home's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
-import stat
-from pathlib import Path
+import re
+import secrets
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from jupyter_agent.agent.followers import Feed, Follower
 from jupyter_agent.agent.link import Link
-from jupyter_agent.errors import AgentError, InvalidInput, ProtocolError, ServerRefused, SignInFailed, Unavailable
-from jupyter_agent.openflow.client import Lane, in_lane
-from jupyter_agent.openflow.protocol import decode_json
-from jupyter_agent.runs import OutputLog, Run
-from jupyter_agent.state import RunRow, RunState, State
+from jupyter_agent.agent.post import PATIENCE_S, Post
+from jupyter_agent.agent.results import result_message
+from jupyter_agent.agent.senders import Sender
+from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, ServerRefused, Unavailable
+from jupyter_agent.openflow.rights import ADMINS, Right, allowed
+from jupyter_agent.runs import Run, Supervisor
+from jupyter_agent.state import RunRow, State
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 48 << 10
-"""Of output in a message; the Buffer form of JSON makes about four times as much of it."""
-
-PACE_S = 0.2
-"""Between two messages of one run: a server allows 30 requests a second for all of them (protocol §3)."""
-
-RESULT_BYTES = 500_000
-"""Of the newest output in the message that tells a run's end."""
-
-PAYLOAD_BYTES = 16 << 20
-"""Of a payload that a package has left; a longer one is not sent back, and the output says so."""
-
-PATIENCE_S = 0.5
-"""Between two tries while OpenFlow is away."""
-
 LEAVE_S = 3.0
 """What is being sent when the agent ends gets this long; a result that was not sent then is owed still."""
+
+PING_S = 301.0
+"""A queue that was sent nothing for so long is asked whether anybody listens there."""
+
+PING_EXPIRATION_MS = 60_000
+"""After which a message that nobody took comes back (protocol §11)."""
+
+RESULT_EXPIRATION_MS = 24 * 3600 * 1000
+"""How long a result waits in a queue that outlives its consumer."""
+
+MOST_QUEUES = 1000
+MOST_QUEUES_A_USER = 50
+"""That follow all runs; the oldest one of the same user makes room for another."""
+
+LONGEST_NAME = 500
+"""Characters of a queue's name, or a run's."""
+
+PRIVATE_QUEUE = re.compile(r"\w+\.\w{16,}")
+"""Names that servers give; they cannot be guessed, so that knowing one is the right to send there."""
 
 
 class Console:
     """Followers of runs by queue. Tasks live in the group given; ``end`` ends them."""
 
-    def __init__(self, *, link: Link, state: State, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, *, link: Link, state: State, supervisor: Supervisor, tasks: asyncio.TaskGroup, ping_s: float = PING_S
+    ) -> None:
         self._link = link
         self._state = state
+        self._supervisor = supervisor
         self._tasks = tasks
+        self._ping_s = ping_s
+        self._post = Post(link=link)
+        self._followers: dict[str, Follower] = {}
+        self._live: set[str] = set()
+        """Ids of the runs that those who follow all have been told of."""
         self._named: dict[str, Run] = {}
-        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._names: WeakKeyDictionary[Run, str] = WeakKeyDictionary()
+        self._askers: WeakKeyDictionary[Run, str] = WeakKeyDictionary()
+        self._acls: WeakKeyDictionary[Run, Any] = WeakKeyDictionary()
+        self._pings: dict[str, Follower] = {}
+        self._owing: dict[str, asyncio.Task[None]] = {}
         self._paying = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = {tasks.create_task(self._look_for_the_dead())}
+        self._unsubscribe = supervisor.subscribe(self._changed)
+
+    # Runs and their names
 
     def run_of(self, name: str) -> Run | None:
-        """The run that is known under this name and has not ended."""
-        run = self._named.get(name)
+        """The run that is known under this name, or has this id, and has not ended."""
+        run = self._named.get(name) or self._supervisor.live(name)
         return None if run is None or run.row.ended else run
 
     def name_of(self, run: Run) -> str:
         """The name under which whoever asked for the run knows it; its id where nobody named it."""
-        return next((name for name, named in self._named.items() if named is run), run.row.id)
+        return self._names.get(run, run.row.id)
+
+    def check_name(self, name: str) -> None:
+        """Raise ``InvalidInput`` for a name that a new run cannot have: it would be taken for another."""
+        if len(name) > LONGEST_NAME:
+            raise InvalidInput(f"streamid is too long: {LONGEST_NAME} characters are the most.")
+        if name and self.run_of(name) is not None:
+            raise InvalidInput(f"A run is followed as {name} already: give another streamid.")
+
+    def name(self, run: Run, name: str, asker: Sender | None = None) -> None:
+        """Know the run under this name until it has ended; an empty one is none. ``asker`` may read its output."""
+        if asker is not None:
+            self._askers[run] = asker.user.id
+        if name:
+            self._names[run] = name
+        if name and not run.row.ended:
+            self._named[name] = run
 
     @property
     def busy(self) -> bool:
         """Whether output or a result is still to be sent."""
-        return bool(self._serving)
+        return bool(self._owing) or any(follower.feeds for follower in self._followers.values())
 
-    def follow(self, run: Run, name: str) -> None:
-        """Know the run under this name until it has ended; send its output, then its result, to the queue in its row.
+    # Who follows
 
-        An empty name is none.
+    def follow(self, run: Run, name: str = "", asker: Sender | None = None) -> None:
+        """Send the run's output, then its result, to the queue in its row; it is known under the name.
+
+        Where an earlier agent has sent some of it, this goes on there.
         """
-        if name:
-            self._named[name] = run
-        self._serving[run.row.id] = self._tasks.create_task(self._serve(run, name))
+        reply = run.row.reply
+        self.name(run, name or (reply or {}).get("correlation_id", ""), asker)
+        if reply is None or run.row.id in self._owing:
+            return
+        follower = self._follower(reply["queue"])
+        if asker is not None:
+            follower.users.add(asker.user.id)
+        feed = follower.follow(run, int(reply.get("offset", 0)), asked=True)
+        self._owing[run.row.id] = self._tasks.create_task(self._see_off(run, feed))
 
-    async def end(self) -> None:
-        """Send no more, after a moment for what is under way."""
-        if self._serving:
-            await asyncio.wait(self._serving.values(), timeout=LEAVE_S)
-        for task in self._serving.values():
-            task.cancel()
+    async def subscribe(self, queue: str, run: Run, sender: Sender) -> None:
+        """Have the queue follow one run, with all it has printed so far. Raises ``AccessDenied``."""
+        if not await self._may_read(sender, run):
+            raise AccessDenied(
+                f"{sender.user.name or sender.user.username} may not read what {run.row.package or run.row.id} prints: "
+                "the right to read that package is needed."
+            )
+        self._follower(queue, sender).follow(run, 0, again=True)
 
-    async def _serve(self, run: Run, name: str) -> None:
+    async def watch(self, queue: str, sender: Sender) -> None:
+        """Have the queue follow all runs from now on that the sender may read the output of."""
+        self._make_room(sender)
+        follower = self._follower(queue, sender)
+        follower.everything = sender
+        for run in self._supervisor.live_runs():
+            if run.row.id in self._live and await self._may_read(sender, run):
+                follower.follow(run, run.output.size)
+
+    def watch_soon(self, queue: str, sender: Sender) -> None:
+        """As ``watch``, beside what is being done."""
+        self._in_background(self.watch(queue, sender))
+
+    def unwatch(self, queue: str, sender: Sender) -> None:
+        """Have the queue follow nothing but what was asked for from there. Raises ``AccessDenied``."""
+        follower = self._followers.get(queue.lower())
+        if follower is None:
+            return
+        if sender.user.id not in follower.users and not self._has_a_say(sender):
+            raise AccessDenied(f"The queue {queue} was subscribed by somebody else.")
+        follower.stop_following()
+
+    async def check_queue(self, queue: str, sender: Sender) -> None:
+        """Raise unless the sender may send to this queue: the agent's own rights are not the sender's.
+
+        A queue that its owner named is asked, as the sender; one that a server named cannot be guessed.
+        """
+        if len(queue) > LONGEST_NAME or queue.lower() == self._post.own_queue.lower():
+            raise InvalidInput(f"Output cannot be sent to the queue {queue[:100]}.")
+        known = self._followers.get(queue.lower())
+        if PRIVATE_QUEUE.fullmatch(queue) or (known is not None and sender.user.id in known.users):
+            return
         try:
-            reply = run.row.reply
-            reachable = reply is not None and await self._stream(run, reply["queue"], reply["correlation_id"])
-            row = await run.wait()
-            if reply is not None and reachable:
-                await self._send(reply["queue"], reply["correlation_id"], {"command": "completed", "data": None})
-            await self._tell_end(row)
-        except Exception:
-            log.exception("The output of run %s is not sent any more", run.row.id)
-        finally:
-            del self._serving[run.row.id]
-            if self._named.get(name) is run:
-                del self._named[name]
+            client = await self._link.client()
+            await client.queue_message(queue, {"command": "ping"}, strip_token=True, jwt=sender.jwt)
+        except ServerRefused as error:
+            raise AccessDenied(f"The queue {queue} cannot be sent to: {error}") from error
 
-    async def _stream(self, run: Run, queue: str, stream_id: str) -> bool:
-        """Send the output as it comes; whether the queue could be reached to the end."""
-        async for page in run.output.follow(0):
-            data = "".join(chunk["text"] for chunk in page.chunks).encode()
-            for start in range(0, len(data), BATCH_BYTES):
-                buffer = {"type": "Buffer", "data": list(data[start : start + BATCH_BYTES])}
-                if not await self._send(queue, stream_id, {"command": "stream", "data": buffer}):
-                    return False
-                await asyncio.sleep(PACE_S)
-        return True
+    def processes(self, sender: Sender | None) -> dict[str, Any]:
+        """The runs, as ``listprocesses`` tells them (protocol §15), and the queues of the sender that follow them."""
+        shown = [self._process(run, sender) for run in self._supervisor.live_runs()]
+        return {"command": "listprocesses", "success": True, "count": len(shown), "processes": shown}
 
-    async def _send(self, queue: str, stream_id: str, data: dict[str, Any]) -> bool:
-        """Send one message, waiting for OpenFlow to come back; ``False`` when the server refuses the queue.
+    def is_ping(self, correlation_id: str) -> bool:
+        """Whether a message of ours that asks whether anybody listens has this id."""
+        return correlation_id in self._pings
 
-        Refused credentials are no reason to give up what is owed: they may be renewed.
-        """
+    def ping_came_back(self, correlation_id: str) -> None:
+        """Nobody took this ping: nobody listens on that queue any more."""
+        if (follower := self._pings.pop(correlation_id, None)) is not None:
+            log.info("Nobody listens on the queue %s any more.", follower.queue)
+            follower.leave()
+
+    def _process(self, run: Run, sender: Sender | None) -> dict[str, Any]:
+        return {
+            "id": self.name_of(run),
+            "streamqueues": [
+                follower.queue
+                for follower in self._followers.values()
+                if run.row.id in follower.feeds and self._may_know(sender, follower)
+            ],
+            "packagename": run.row.package,
+            "packageid": run.row.package_id or "",
+            "schedulename": "",
+            "buffersize": run.output.size,
+            "ports": [],
+        }
+
+    def _may_know(self, sender: Sender | None, follower: Follower) -> bool:
+        """A private queue's name is the right to send there: it is its user's, and of who has a say over the agent."""
+        return sender is not None and (sender.user.id in follower.users or self._has_a_say(sender))
+
+    def _follower(self, queue: str, sender: Sender | None = None) -> Follower:
+        """The follower of this queue, made where there is none. Raises ``InvalidInput`` when there are too many."""
+        follower = self._followers.get(queue.lower())
+        if follower is None:
+            if sender is not None and len(self._followers) >= MOST_QUEUES:
+                raise InvalidInput(f"This agent has {MOST_QUEUES} subscribers already: it takes no more.")
+            follower = Follower(
+                queue, post=self._post, tasks=self._tasks, name_of=self.name_of, on_idle=self._forget_follower
+            )
+            self._followers[queue.lower()] = follower
+        if sender is not None:
+            follower.users.add(sender.user.id)
+        return follower
+
+    def _forget_follower(self, follower: Follower) -> None:
+        if self._followers.get(follower.queue.lower()) is follower:
+            del self._followers[follower.queue.lower()]
+        self._forget_pings(follower)
+
+    def _forget_pings(self, follower: Follower) -> None:
+        for known in [known for known, asked in self._pings.items() if asked is follower]:
+            del self._pings[known]
+
+    def _make_room(self, sender: Sender) -> None:
+        theirs = [each for each in self._followers.values() if _user(each) == sender.user.id]
+        for follower in theirs[: max(0, len(theirs) - MOST_QUEUES_A_USER + 1)]:
+            follower.stop_following()
+
+    # Rights
+
+    def _has_a_say(self, sender: Sender) -> bool:
+        """Whether the sender may change the agent, and so see all it does."""
+        principals = sender.user.principals
+        return ADMINS in principals or allowed(self._link.document.get("_acl"), principals, Right.UPDATE)
+
+    async def _may_read(self, sender: Sender, run: Run) -> bool:
+        """Whether the sender may see what the run prints; waits for OpenFlow where it has to be asked."""
+        if self._has_a_say(sender) or self._askers.get(run) == sender.user.id:
+            return True
+        if run.row.package_id is None:
+            return False
+        if run not in self._acls:
+            self._acls[run] = await self._acl_of(run.row.package_id)
+        return allowed(self._acls[run], sender.user.principals, Right.READ)
+
+    async def _acl_of(self, package_id: str) -> Any:
+        """Who may do what with a package; ``None``, which is nobody, where the agent may not know."""
         while True:
             try:
                 client = await self._link.client()
-                with in_lane(Lane.CONSOLE):  # a flood of output is no reason for anybody's command to wait
-                    await client.queue_message(queue, data, correlation_id=stream_id, strip_token=True)
-            except ServerRefused as error:
-                log.warning("The queue %s cannot be sent to: %s", queue, error)
-                return False
-            except (Unavailable, SignInFailed):
+                found = await client.query("agents", {"_id": package_id}, projection={"_acl": 1}, top=1)
+            except Unavailable:
                 await asyncio.sleep(PATIENCE_S)
+            except AgentError as error:
+                log.warning("It cannot be told who may read package %s: %s", package_id, error)
+                return None
             else:
-                return True
+                return found[0].get("_acl") if found else None
+
+    # What happens to runs
+
+    def _changed(self, row: RunRow) -> None:
+        """A run has begun, changed or ended."""
+        if row.ended:
+            self._live.discard(row.id)
+            for name in [name for name, run in self._named.items() if run.row.id == row.id]:
+                del self._named[name]
+        elif row.id not in self._live and (run := self._supervisor.live(row.id)) is not None:
+            self._live.add(row.id)
+            if any(follower.everything for follower in self._followers.values()):
+                self._in_background(self._begin(run))
+
+    async def _begin(self, run: Run) -> None:
+        """Tell those who follow everything of a new run, and send them its output."""
+        for follower in [each for each in self._followers.values() if each.everything is not None]:
+            sender = follower.everything
+            if sender is None or not self._may_invoke(sender):
+                follower.stop_following()
+                continue
+            follower.announce(lambda sender=sender: self.processes(sender), self.name_of(run))  # type: ignore[misc]
+            if await self._may_read(sender, run) and follower.everything is sender:
+                follower.follow(run, 0)
+
+    def _may_invoke(self, sender: Sender) -> bool:
+        return allowed(self._link.document.get("_acl"), sender.user.principals, Right.INVOKE)
+
+    async def _see_off(self, run: Run, feed: Feed | None) -> None:
+        """Tell the result when all output was sent, or cannot be."""
+        try:
+            if feed is not None:
+                await feed.over()
+            await self._tell_end(await run.wait())
+        except Unavailable as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("The result of run %s cannot be sent", run.row.id)
+        finally:
+            del self._owing[run.row.id]
 
     async def _tell_end(self, row: RunRow) -> None:
         """Send a run's result; what is owed stands in its row until the server has taken it."""
         if row.reply:
             message = await asyncio.to_thread(result_message, row)
-            await self._send(row.reply["queue"], row.reply["correlation_id"], message)
+            queue, correlation_id = row.reply["queue"], row.reply["correlation_id"]
+            await self._post.send(queue, message, correlation_id=correlation_id, expiration_ms=RESULT_EXPIRATION_MS)
             await self._state.update(row.id, reply=None)
 
     async def tell_left_over(self) -> None:
@@ -141,53 +323,69 @@ class Console:
         async with self._paying:
             for owed in await self._state.owed():
                 try:
-                    if owed.id not in self._serving:
+                    if owed.id not in self._owing:
                         await self._tell_end(await self._state.get(owed.id))
                 except Exception:
                     log.exception("The result of run %s cannot be sent", owed.id)
 
+    # Those who do not listen any more
 
-def ending(row: RunRow) -> dict[str, Any]:
-    """How a run ended, as ``runpackage`` tells it (protocol §15); a signal has the shell's exit code, 128 + n."""
-    message: dict[str, Any] = {
-        "command": "runpackage",
-        "success": row.state is RunState.SUCCEEDED,
-        "completed": True,
-        "exitcode": row.exit_code if row.exit_code is not None else (0 if row.state is RunState.SUCCEEDED else 1),
-    }
-    if row.error:
-        message["error"] = row.error
-    return message
+    async def _look_for_the_dead(self) -> None:
+        """Ask queues that were sent nothing for long whether anybody listens: who does not is dropped."""
+        while True:
+            await asyncio.sleep(self._ping_s / 10)
+            now_s = asyncio.get_running_loop().time()
+            for follower in list(self._followers.values()):
+                if now_s - follower.heard_at > self._ping_s:
+                    follower.heard_at = now_s
+                    self._in_background(self._ping(follower))
+
+    async def _ping(self, follower: Follower) -> None:
+        if follower.everything is not None and not self._may_invoke(follower.everything):
+            follower.stop_following()
+            return
+        expiration_ms = min(PING_EXPIRATION_MS, int(self._ping_s * 1000))
+        self._forget_pings(follower)  # the last one was delivered, or it would have come back
+        correlation_id = secrets.token_hex(16)
+        self._pings[correlation_id] = follower
+        await follower.ping(correlation_id, expiration_ms)
+
+    def _in_background(self, work: Any) -> None:
+        task = self._tasks.create_task(_logged(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def end(self) -> None:
+        """Send no more, after a moment for what is under way."""
+        self._unsubscribe()
+        for task in self._background:
+            task.cancel()
+        sending = [feed.task for follower in self._followers.values() for feed in follower.feeds.values()]
+        if sending or self._owing:
+            await asyncio.wait([*sending, *self._owing.values()], timeout=LEAVE_S)
+        for task in (*sending, *self._owing.values()):
+            task.cancel()
+        await self._keep_offsets()
+        for follower in list(self._followers.values()):
+            follower.leave()
+
+    async def _keep_offsets(self) -> None:
+        """Write down how far the output of runs was sent that the next agent goes on with."""
+        for follower in self._followers.values():
+            for feed in follower.feeds.values():
+                row = feed.run.row
+                if feed.asked and row.reply and not row.ended:
+                    with contextlib.suppress(AgentError):
+                        await self._state.update(row.id, reply={**row.reply, "offset": feed.offset})
 
 
-def result_message(row: RunRow) -> dict[str, Any]:
-    """The last message of a run: its end, its newest output, the payload as the package left it, its results."""
-    folder = Path(row.folder)
-    output = OutputLog(folder / "output").tail(RESULT_BYTES)
+def _user(follower: Follower) -> str:
+    """Whose rights a follower of everything has."""
+    return follower.everything.user.id if follower.everything is not None else ""
+
+
+async def _logged(work: Any) -> None:
     try:
-        payload = left_payload(folder / "payload.json")
-    except AgentError as error:
-        payload, output = {}, f"{output}\n{error}\n"
-    results = decode_json(json.dumps(row.results))  # as other clients can hold them: no integers of hundreds of digits
-    return {**ending(row), "output": output, "payload": {**payload, **results}}
-
-
-def left_payload(path: Path) -> dict[str, Any]:
-    """The payload as a package left it, which may be anything; ``{}`` when there is none.
-
-    Raises ``InvalidInput`` with the sentence for whoever asked for the run.
-    """
-    try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > PAYLOAD_BYTES:
-            raise InvalidInput(
-                f"The payload is not sent back: {path.name} is no file of {PAYLOAD_BYTES >> 20} MiB at most."
-            )
-        value = decode_json(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, ProtocolError) as error:
-        raise InvalidInput(
-            f"The payload is not sent back: the package has made {path.name} something else than JSON."
-        ) from error
-    return value if isinstance(value, dict) else {"value": value}
+        await work
+    except Exception:
+        log.exception("A subscriber could not be told")

@@ -12,7 +12,7 @@ from typing import Any
 
 from jupyter_agent.errors import AccessDenied, AgentError, NotFound, SignInFailed
 from jupyter_agent.openflow.client import Client, User
-from jupyter_agent.openflow.rights import Right, allowed
+from jupyter_agent.openflow.rights import Right, allowed, mask
 
 CACHE_S = 60
 CACHE_SIZE = 256
@@ -58,6 +58,24 @@ def require_invoke(sender: Sender, document: dict[str, Any]) -> None:
         raise AccessDenied(
             f"{sender.user.name or sender.user.username} may not use this agent: "
             f"the right to invoke {document.get('name') or document.get('slug')} is needed."
+        )
+
+
+def require_package(sender: Sender, document: dict[str, Any]) -> None:
+    """Raise ``AccessDenied`` when the sender may read this package, but others alone may run it.
+
+    Its ``_acl`` says so by the right to invoke in an entry that does not give all rights, or denies that right.
+    """
+    acl = document.get("_acl")
+    entries = [entry for entry in acl if isinstance(entry, dict)] if isinstance(acl, list) else []
+    told_apart = any(
+        mask(entry.get("rights")) & Right.INVOKE and (entry.get("deny") or mask(entry.get("rights")) != Right.FULL)
+        for entry in entries
+    )
+    if told_apart and not allowed(acl, sender.user.principals, Right.INVOKE):
+        raise AccessDenied(
+            f"{sender.user.name or sender.user.username} may not run {document.get('name') or document.get('_id')}: "
+            "the right to invoke the package is needed."
         )
 
 
