@@ -101,9 +101,7 @@ async def test_nothing_is_sent_to_an_agent_that_nobody_listens_for(pair: Pair, c
         assert (missing.status, "not connected" in str(missing)) == (503, True)
         twins = await asyncio.to_thread(refused, pair.asking, "GET", "agents/nobody")
         assert (twins.status, "2 agents are named nobody" in str(twins)) == (400, True)
-        queue = await client.register_queue(
-            "nobody-1agent", asyncio.sleep
-        )  # refused where it is on the list of bad ones
+        queue = await client.register_queue("nobody-1agent", unheard)  # refused where it is on the list of bad ones
         await queue.close()
         assert not (await asyncio.to_thread(pair.asking.request, "GET", "agents/nobody-1"))["online"]
         offline = await asyncio.to_thread(pair.cli, "run", "result", "--agent", "nobody-2")

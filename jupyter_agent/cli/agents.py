@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.following import Following, state_text
+from jupyter_agent.cli.following import state_text
 from jupyter_agent.cli.text import local_time, plain, size
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
-
-REINSTALL_TIMEOUT_S = 3700
-"""Longer than the agent waits for another one that ends runs and forgets packages."""
 
 LEAST = 4
 """Characters of an id that are enough to try."""
@@ -141,17 +138,3 @@ def cancel(context: Context, given: argparse.Namespace) -> int:
         context.console.document(run)
     context.console.line(f"{state_text(context.console, run)}: {plain(run['package'])} (run {run['id']})")
     return 0 if run["state"] == "cancelled" else 1
-
-
-def follow_package(context: Context, given: argparse.Namespace, verb: str) -> dict[str, Any]:
-    """Have another agent do something that takes long with a package; what it said, as it ended."""
-    agent = context.agent()
-    started = agent.request("POST", f"agents/{segment(given.agent)}/packages/{segment(given.name)}/{verb}", {})
-    return Following(context, agent, started).to_the_end()
-
-
-def reinstall(context: Context, given: argparse.Namespace) -> dict[str, Any]:
-    """Have another agent forget its copy of a package: ``{"cancelled": n}``, ``None`` where it does not say."""
-    path = f"agents/{segment(given.agent)}/packages/{segment(given.name)}/reinstall"
-    answer: dict[str, Any] = context.agent().request("POST", path, {}, timeout_s=REINSTALL_TIMEOUT_S)
-    return answer
