@@ -53,12 +53,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Head:
-    """What is known before anything is read: ``files`` and ``bytes`` count the contents."""
+    """What is known before anything is read: ``files`` counts the contents, ``size`` is at most their bytes."""
 
     created: str
     software: str
     files: int
-    bytes: int
+    size: int
     home_format: int = HOME_FORMAT
     format: str = field(default=FORMAT, init=False)
     version: int = field(default=VERSION, init=False)
@@ -101,7 +101,7 @@ def head_of(data: bytes) -> Head:
             "upgrade jupyter_agent to restore it. Nothing was changed."
         )
     return Head(
-        _text(found, "created"), _text(found, "software"), _count(found, "files"), _count(found, "bytes"), home_format
+        _text(found, "created"), _text(found, "software"), _count(found, "files"), _count(found, "size"), home_format
     )
 
 

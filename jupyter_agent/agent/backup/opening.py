@@ -81,8 +81,8 @@ def _unpacked(archive: tarfile.TarFile, folder: Path, say: Say) -> tuple[Head, d
     if first is None or first.name != HEAD:
         raise InvalidInput("This is no backup of a home: it does not begin with its head. Nothing was changed.")
     head = head_of(_read(archive, first, MAX_HEAD))
-    if head.bytes + SPARE > shutil.disk_usage(folder).free:
-        raise Unavailable(f"The backup needs {head.bytes >> 20} MiB in {folder.parent.parent}: free some space.")
+    if head.size + SPARE > shutil.disk_usage(folder).free:
+        raise Unavailable(f"The backup needs {head.size >> 20} MiB in {folder.parent.parent}: free some space.")
     contents: dict[int, _Content] = {}
     total = 0
     for member in members:
@@ -92,7 +92,7 @@ def _unpacked(archive: tarfile.TarFile, folder: Path, say: Say) -> tuple[Head, d
                 raise broken("it holds more than its manifest says")
             return head, contents, manifest
         number, total = _number(member.name), total + member.size
-        if number in contents or len(contents) >= head.files or total > head.bytes:
+        if number in contents or len(contents) >= head.files or total > head.size:
             raise broken("it holds more than its head says")
         say(f"unpacking {len(contents) + 1} of {head.files}")
         contents[number] = _Content(folder / str(number), member.size)

@@ -125,7 +125,14 @@ def _changes(row: RunRow, place: Path) -> dict[str, Any]:
     if row.reply is not None:
         changes["reply"] = None
     if not row.ended:
-        changes |= {"state": RunState.LOST, "ended": now(), "error": AWAY, "pid": None, "pid_started": None}
+        changes |= {
+            "state": RunState.LOST,
+            "ended": now(),
+            "error": AWAY,
+            "pid": None,
+            "pid_started": None,
+            "next_attempt": None,
+        }
     return changes
 
 
