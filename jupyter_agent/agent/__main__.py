@@ -17,7 +17,7 @@ from jupyter_agent.home import Home
 
 INTERRUPTED = 130
 
-PROGRAMS = ("login", "logout", "backup", "restore")
+PROGRAMS = ("doctor", "login", "logout", "backup", "restore")
 """Modules of ``agent.programs``, each with ``add_arguments(parser)`` and ``run(home, given, voice)``."""
 
 

@@ -18,6 +18,7 @@ from traitlets.config import Config
 
 from jupyter_agent import __version__
 from jupyter_agent.agent.agent import Agent
+from jupyter_agent.agent.mounts import refuse_network
 from jupyter_agent.agent.settings import load_config
 from jupyter_agent.api.app import MAX_BODY_BYTES, SocketServer, make_application
 from jupyter_agent.api.broadcast import Broadcast
@@ -128,6 +129,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     home = Home.find(given.home)
     try:
+        refuse_network(home.path)
         home.prepare()
         with Lock(home.path / "agent.lock", held=f"An agent runs on {home.path} already."):
             asyncio.run(Process(home, load_config(), stays=not given.detached).run())

@@ -8,6 +8,11 @@ from typing import NoReturn
 from jupyter_agent.cli.context import Context, become
 
 
+def doctor(context: Context, _given: argparse.Namespace) -> NoReturn:
+    """Become the program that looks for what is wrong."""
+    _become(context, "doctor")
+
+
 def login(context: Context, given: argparse.Namespace) -> NoReturn:
     """Become the program that signs in; it reads a password from stdin."""
     username = [f"--username={given.username}"] if given.username else []

@@ -85,6 +85,7 @@ def _agent(commands: Commands) -> None:
 
 
 def _home(commands: Commands) -> None:
+    commands.add("doctor", "look for what is wrong, and say what to do about it", "home:doctor")
     login = commands.add("login", "use an OpenFlow, as the one who signs in", "home:login")
     login.add_argument("url", metavar="URL", nargs="?", help="its address, like wss://app.example.com")
     login.add_argument("--username", metavar="NAME", help="sign in by password, asked for or read from stdin")
