@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 from tornado import web  # noqa: TID251 - the agent's HTTP API
@@ -18,6 +20,8 @@ from jupyter_agent.api import agents, packages, runs
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.handler import HEARTBEAT_S, Faces, Handler
 from jupyter_agent.errors import NotFound
+
+OPENAPI = Path(__file__).parent / "openapi.yaml"
 
 MAX_BODY_BYTES = 16 << 20
 
@@ -42,6 +46,15 @@ class Events(Handler):
         async with contextlib.aclosing(self.events.follow(HEARTBEAT_S)) as events:
             async for batch in events:
                 yield batch
+
+
+class Description(Handler):
+    """``GET openapi.yaml``."""
+
+    async def get(self) -> None:
+        """What all routes take and give."""
+        self.set_header("Content-Type", "application/yaml")
+        self.finish(await asyncio.to_thread(OPENAPI.read_bytes))
 
 
 class Shutdown(Handler):
@@ -88,6 +101,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"agents/([^/]+)/packages/([^/]+)/prepare", agents.AgentPrepare),
     (r"agents/([^/]+)/packages/([^/]+)/reinstall", agents.AgentReinstall),
     (r"agents/([^/]+)/packages/([^/]+)/testrun", agents.AgentTestRun),
+    (r"openapi\.yaml", Description),
     (r"events", Events),
     (r"shutdown", Shutdown),
 )

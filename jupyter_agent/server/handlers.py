@@ -170,6 +170,7 @@ class UnknownHandler(GateHandler):
 
 FORWARDED: tuple[tuple[str, type[ForwardHandler], str], ...] = (
     ("events", ForwardHandler, "GET"),
+    (r"openapi\.yaml", ForwardHandler, "GET"),
     ("packages", ForwardHandler, "GET POST"),
     ("packages/[^/]+", ForwardHandler, "GET DELETE"),
     ("packages/[^/]+/(?:runs|prepare|reinstall)", ForwardHandler, "POST"),
