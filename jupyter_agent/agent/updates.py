@@ -127,7 +127,8 @@ class Updates:
             for document in await client.query("agents", query, projection=WANTED, top=2 * PAGE):
                 current[str(document["_id"])] = str(document.get("fileid") or "")
         self._versions.adopt({fileid: package for package, fileid in current.items()})
-        for package in set(held.values()):
+        self._versions.supersede("", None)  # what belongs to nobody any more
+        for package in {*held.values()} - {""}:
             if self._versions.is_outdated(package, current.get(package)):
                 self._tell(package, "replace" if package in current else "delete")
                 self._note(package)
