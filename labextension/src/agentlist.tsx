@@ -74,7 +74,8 @@ function AgentItem(props: IShared & { agent: IOtherAgent; now: number }): React.
   const entries = entriesOf(agent);
   const bodyId = `jupyter-agent-there-${agent.slug}`;
   const seen = !agent.online && agent.lastseen ? trans.__('seen %1', ago(agent.lastseen, now, trans)) : '';
-  const detail = [seen, agent.hostname, agent.languages.join(', ')].filter(Boolean);
+  const host = agent.name.includes(agent.hostname) ? '' : agent.hostname;
+  const detail = [seen, host, agent.languages.join(', ')].filter(Boolean);
   return (
     <li className="jp-agent-Other" data-agent={agent.slug} data-online={agent.online}>
       <div className="jp-agent-Item" onContextMenu={event => openMenu(commands, entries, event)}>
@@ -115,6 +116,8 @@ function There(props: IShared & { id: string; agent: IOtherAgent }): React.React
   const { id, agent, others, commands, trans } = props;
   const { runs, problem } = others.there(agent.slug);
   const facts: [string, string][] = [
+    [trans.__('Name'), agent.name],
+    [trans.__('Slug'), agent.slug],
     [trans.__('Host'), agent.hostname],
     [trans.__('System'), [agent.os, agent.arch].filter(Boolean).join(' ')],
     [trans.__('Version'), agent.version],

@@ -12,7 +12,7 @@ import { OF_RUNS, runCommands } from './runcommands';
 import { CommandIDs } from './tokens';
 
 export function addCommands(options: ICommandOptions): void {
-  const { app, model, others } = options;
+  const { app, model, others, views } = options;
   const { commands } = app;
   const all = {
     ...agentCommands(options),
@@ -28,7 +28,9 @@ export function addCommands(options: ICommandOptions): void {
       [CommandIDs.start, CommandIDs.cancelRunsOfPackage, ...OF_RUNS].forEach(id => commands.notifyCommandChanged(id));
     }
   });
-  others.changed.connect(() => OF_AGENTS.forEach(id => commands.notifyCommandChanged(id)));
+  const agentsChanged = (): void => OF_AGENTS.forEach(id => commands.notifyCommandChanged(id));
+  others.changed.connect(agentsChanged);
+  views.changed.connect(agentsChanged);
 }
 
 function agentCommands({ model, trans, openPanel }: ICommandOptions): Record<string, Command> {

@@ -18,6 +18,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { ITranslator } from '@jupyterlab/translation';
 import { Toolbar } from '@jupyterlab/ui-components';
 import { Poll } from '@lumino/polling';
+import { Signal } from '@lumino/signaling';
 
 import { addCommands } from './commands';
 import { stateIcon } from './icons';
@@ -28,7 +29,7 @@ import { OTHERS_MS, OthersModel } from './others';
 import { AgentPanel } from './panel';
 import { agentAPI, othersAPI, sentence } from './request';
 import { OtherRun, OwnRun } from './runsource';
-import type { RunView } from './runview';
+import type { RunView, Tab } from './runview';
 import { agentEvent, hasEnded } from './shapes';
 import { statusItem } from './statusitem';
 import type { IRunAt } from './tokens';
@@ -120,6 +121,9 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
       widget.id = ['jupyter-agent-run', agent, id].filter(Boolean).join('-');
       widget.toolbar.addClass('jp-agent-RunToolbar');
       fillToolbar(widget.toolbar, app, { id, agent }, trans);
+      if (agent !== null) {
+        content.changed.connect(() => views.changed.emit());
+      }
       return widget;
     };
     if (restorer) {
@@ -129,8 +133,9 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
         name: ({ content }) => (content.agent === null ? content.runId : `${content.agent}:${content.runId}`)
       });
     }
-    return {
-      open: async (run, tab) => {
+    const views = {
+      changed: new Signal<IRunViews, void>({} as IRunViews),
+      open: async (run: IRunAt, tab?: Tab) => {
         let widget = tracker.find(it => same(at(it), run));
         if (!widget) {
           widget = await create(run);
@@ -146,8 +151,10 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
         const current = tracker.currentWidget;
         return current && app.shell.currentWidget === current ? at(current) : null;
       },
-      isVisible: run => tracker.find(it => same(at(it), run))?.isVisible ?? false
+      isVisible: (run: IRunAt) => tracker.find(it => same(at(it), run))?.isVisible ?? false,
+      find: (run: IRunAt) => tracker.find(it => same(at(it), run))?.content.run
     };
+    return views;
   }
 };
 

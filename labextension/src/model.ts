@@ -52,6 +52,9 @@ export const RUNS_SHOWN = 50;
 /** Packages are asked of OpenFlow, which counts requests: without news about them they are read again this seldom. */
 const PACKAGES_MS = 5 * 60_000;
 
+/** After the first news about packages it is waited so long for more. */
+const NEWS_MS = 300;
+
 /** What changed: listeners that show something else need not look. */
 export type Change = 'status' | 'packages' | 'runs';
 
@@ -153,7 +156,7 @@ export class AgentModel implements IAgentModel {
       this._hear(event.run);
     }
     if (event.package) {
-      void this._quietly(() => this._readPackages());
+      this._hearOfPackages();
     }
   }
 
@@ -282,6 +285,18 @@ export class AgentModel implements IAgentModel {
     });
   }
 
+  /** Packages have changed. News come in crowds, and each reading is one of all packages: one serves those that came. */
+  private _hearOfPackages(): void {
+    if (this._packagesNews !== null) {
+      return;
+    }
+    const soon = this._packages === null ? 0 : NEWS_MS;
+    this._packagesNews = new Promise(resolve => setTimeout(resolve, soon)).then(() => {
+      this._packagesNews = null;
+      return this._quietly(() => this._readPackages());
+    });
+  }
+
   private async _readRuns(): Promise<void> {
     const runs = [...(await this._api.runs(RUNS_SHOWN)).runs];
     const counts = this._status?.runs;
@@ -341,11 +356,7 @@ export class AgentModel implements IAgentModel {
     }
     this._known.set(run.id, run);
     this._runChanged.emit(run);
-    if (run.first !== null && this._retried.has(run.first)) {
-      this._mine.add(run.id);
-    }
     if (hasEnded(run) && this._mine.delete(run.id)) {
-      this._retried.add(run.first ?? run.id);
       this._runEnded.emit(run);
     }
   }
@@ -389,6 +400,7 @@ export class AgentModel implements IAgentModel {
   private _packages: readonly IPackage[] | null = null;
   /** When the packages are to be read again: by the server's clock, milliseconds since the epoch. */
   private _packagesDue = 0;
+  private _packagesNews: Promise<void> | null = null;
   private _runs: readonly IRun[] | null = null;
   private readonly _known = new Map<string, IRun>();
   private _listed = new Set<string>();
@@ -396,8 +408,6 @@ export class AgentModel implements IAgentModel {
   private readonly _touched = new Set<string>();
   /** Runs started from this page that have not ended yet. */
   private readonly _mine = new Set<string>();
-  /** First attempts of runs started from this page: those that follow belong to it, too. */
-  private readonly _retried = new Set<string>();
   private _round: Promise<void> | null = null;
   private _nextRound: Promise<void> | null = null;
 }

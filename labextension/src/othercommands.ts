@@ -10,6 +10,7 @@ import type { Args, Command, ICommandOptions } from './commandtypes';
 import { NOTHING, OF_AGENT, OF_PACKAGE_THERE, OF_RUN_THERE, textOf } from './commandtypes';
 import type { IRow } from './parameters';
 import type { IOtherAgent, IPackage } from './shapes';
+import { hasEnded } from './shapes';
 import { CommandIDs } from './tokens';
 
 /** Those whose being possible depends on the agent. */
@@ -63,7 +64,7 @@ class There {
   isUsable(args: Args): boolean {
     const slug = textOf(args, 'agent');
     const agent = slug === null ? undefined : this._options.others.find(slug);
-    return slug === null || (agent?.online === true && agent.may_invoke);
+    return agent === undefined || (agent.online && agent.may_invoke);
   }
 }
 
@@ -227,7 +228,10 @@ function runsThere(options: ICommandOptions): IThereCommands {
       label: args => (args['id'] ? trans.__('Cancel the Run') : trans.__('Cancel a Run of Another Agent …')),
       icon: stopIcon,
       describedBy: OF_RUN_THERE,
-      isEnabled: args => there.isUsable(args),
+      isEnabled: args => {
+        const run = views.find({ id: textOf(args, 'id') ?? '', agent: textOf(args, 'agent') });
+        return there.isUsable(args) && !(run && hasEnded(run));
+      },
       execute: args =>
         told(() => withRun(args, trans.__('Which run is to be cancelled?'), (slug, id) => others.cancel(slug, id)))
     },

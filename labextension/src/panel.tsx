@@ -37,7 +37,7 @@ import { act, Empty, IconButton, List, MenuButton, Trouble } from './rows';
 import type { IPackage, IRun } from './shapes';
 import { hasEnded } from './shapes';
 import { CommandIDs } from './tokens';
-import { ago, connectionWords, duration, elapsed, peculiarities, title } from './words';
+import { ago, connectionWords, duration, elapsed, matching, peculiarities, title, waiting } from './words';
 
 interface IShared {
   readonly model: IAgentModel;
@@ -77,7 +77,7 @@ export class AgentPanel extends SidePanel {
       CommandIDs.refreshAgents
     );
     if (this.content instanceof AccordionPanel) {
-      this.content.setRelativeSizes([2, 3, 1]);
+      this.content.setRelativeSizes([3, 4, 3]);
     }
   }
 
@@ -172,6 +172,7 @@ function Connection({ model, commands, trans }: IShared): React.ReactElement {
 function Packages({ model, commands, trans }: IShared): React.ReactElement {
   const packages = useModel(model, 'packages', it => it.packages);
   const connected = useModel(model, 'status', it => it.running && it.status?.connected === true);
+  const [wanted, setWanted] = React.useState('');
   if (packages === null) {
     return <Empty>{connected ? trans.__('Reading …') : trans.__('Shown when the agent is connected.')}</Empty>;
   }
@@ -185,14 +186,40 @@ function Packages({ model, commands, trans }: IShared): React.ReactElement {
       </Empty>
     );
   }
+  const found = matching(packages, wanted);
+  const shown = found.slice(0, PACKAGES_SHOWN);
   return (
-    <List label={trans.__('Packages')}>
-      {packages.map(item => (
-        <PackageItem key={item.id} item={item} commands={commands} trans={trans} />
-      ))}
-    </List>
+    <>
+      {packages.length > PACKAGES_AT_A_GLANCE ? (
+        <input
+          type="search"
+          className="jp-agent-Filter jp-mod-styled"
+          placeholder={trans.__('Find a package')}
+          aria-label={trans.__('Find a package')}
+          value={wanted}
+          onChange={event => setWanted(event.target.value)}
+        />
+      ) : null}
+      <List label={trans.__('Packages')}>
+        {shown.map(item => (
+          <PackageItem key={item.id} item={item} commands={commands} trans={trans} />
+        ))}
+      </List>
+      {found.length === 0 ? <Empty>{trans.__('No package is called so.')}</Empty> : null}
+      {found.length > shown.length ? (
+        <Empty>
+          {trans.__('%1 more: type a part of the name above.', (found.length - shown.length).toLocaleString())}
+        </Empty>
+      ) : null}
+    </>
   );
 }
+
+/** Up to so many are found without typing. */
+const PACKAGES_AT_A_GLANCE = 12;
+
+/** A page with thousands of rows would be slow; nobody reads them. */
+const PACKAGES_SHOWN = 100;
 
 const LANGUAGE_ICONS: Readonly<Record<string, LabIcon>> = {
   notebook: notebookIcon,
@@ -288,7 +315,7 @@ function RunItem(props: {
     ...peculiarities(run, trans),
     ...(ended
       ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
-      : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('its environment') : '')])
+      : [waiting(run, now, trans), run.progress?.label ?? (run.state === 'preparing' ? trans.__('what it needs') : '')])
   ];
   const args = { id: run.id };
   const entries: Entries = [

@@ -70,16 +70,16 @@ export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedP
 
   private _addOrder({ priority, retries }: IOrder): void {
     this._order.className = 'jp-agent-Parameters-order';
-    const fields: [string, number, string][] = [
-      [this._trans.__('Priority'), priority, this._trans.__('Lower ones are started first; 2 is usual.')],
-      [this._trans.__('Retries'), retries, this._trans.__('How often it is tried again when it fails.')]
+    const fields: [string, number, number, number, string][] = [
+      [this._trans.__('Priority'), priority, -1000, 1000, this._trans.__('Lower ones are started first; 2 is usual.')],
+      [this._trans.__('Retries'), retries, 0, 100, this._trans.__('How often it is tried again when it fails.')]
     ];
-    for (const [name, value, title] of fields) {
+    for (const [name, value, least, most, title] of fields) {
       const label = document.createElement('label');
       const field = input(name, String(value));
       field.type = 'number';
-      field.min = '0';
-      field.max = '9';
+      field.min = String(least);
+      field.max = String(most);
       field.required = true;
       label.title = title;
       label.append(text(name), field);
@@ -115,7 +115,9 @@ export class ParametersForm extends Widget implements Dialog.IBodyWidget<ITypedP
         : this._trans.__('A value has no name.');
     }
     const wrong = [...this._order.querySelectorAll('input')].find(it => !it.checkValidity());
-    return wrong ? this._trans.__('%1 is a whole number from 0 to 9.', wrong.getAttribute('aria-label')) : '';
+    return wrong
+      ? this._trans.__('%1: a whole number from %2 to %3.', wrong.getAttribute('aria-label'), wrong.min, wrong.max)
+      : '';
   }
 
   private readonly _trans: TranslationBundle;

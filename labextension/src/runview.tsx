@@ -21,7 +21,7 @@ import type { IRunSource } from './runsource';
 import type { IArtifact, IRun, RunState } from './shapes';
 import { hasEnded, USUAL_PRIORITY } from './shapes';
 import { NOTEBOOK } from './tokens';
-import { attempts, duration, elapsed, kindWord, resultValue, size, title, toneOf, value } from './words';
+import { attempts, duration, elapsed, kindWord, resultValue, size, title, toneOf, value, waiting } from './words';
 
 export type Tab = 'console' | 'notebook';
 
@@ -72,6 +72,11 @@ export class RunView extends Panel {
   /** The slug of the other agent that it runs on; `null`: this one. */
   get agent(): string | null {
     return this._options.source.agent;
+  }
+
+  /** What is known of it. */
+  get run(): IRun | undefined {
+    return this._options.source.run;
   }
 
   get tab(): Tab {
@@ -232,7 +237,7 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
       {ended ? null : (
         <div className="jp-agent-Header-progress">
           <LiveBar run={run} contact={contact} trans={trans} />
-          <span>{run.progress?.label ?? ''}</span>
+          <span>{run.progress?.label ?? waiting(run, now, trans)}</span>
         </div>
       )}
       {(run.error ?? trouble) ? (

@@ -60,12 +60,12 @@ export interface IRun {
   readonly kind: 'run' | 'prepare' | 'testrun';
   /** Lower ones are started first. */
   readonly priority: number;
-  /** How many further attempts follow a first one that fails. */
+  /** How many further attempts may follow a first one that fails. */
   readonly retries: number;
   /** Which attempt this is, from 1. */
   readonly attempt: number;
-  /** The run that was the first attempt; `null` for that one itself. */
-  readonly first: string | null;
+  /** When the next attempt begins while that is waited for; UTC, ISO 8601. */
+  readonly next_attempt: string | null;
   /** The run that this one repeats because somebody asked for it. */
   readonly rerun_of: string | null;
 }
@@ -94,7 +94,7 @@ export function runElsewhere(told: Partial<IRun> & Pick<IRun, 'id'>): IRun {
     priority: USUAL_PRIORITY,
     retries: 0,
     attempt: 1,
-    first: null,
+    next_attempt: null,
     rerun_of: null,
     ...told,
     package: told.package || told.package_id || told.id,
@@ -234,14 +234,14 @@ export function hasEnded(run: Pick<IRun, 'state'>): boolean {
 /**
  * Whether `incoming` is to replace `known`, both of one run.
  *
- * Events and REST answers travel apart and may overtake one another. A run only moves forward, so the state decides,
- * then the output; of two that say the same the one that came last is taken.
+ * Events and REST answers travel apart and may overtake one another. A run only moves forward, so the attempt decides,
+ * then the state, then the output; of two that say the same the one that came last is taken.
  */
 export function supersedes(incoming: IRun, known: IRun | undefined): boolean {
   if (known === undefined) {
     return true;
   }
-  const difference = rank(incoming) - rank(known);
+  const difference = incoming.attempt - known.attempt || rank(incoming) - rank(known);
   return difference > 0 || (difference === 0 && incoming.output_size >= known.output_size);
 }
 

@@ -3,9 +3,11 @@
  */
 
 import { Token } from '@lumino/coreutils';
+import type { ISignal } from '@lumino/signaling';
 
 import type { IAgentModel } from './model';
 import type { IOthersModel } from './others';
+import type { IRun } from './shapes';
 
 export const IAgent = new Token<IAgentModel>(
   'jupyter-agent:IAgent',
@@ -30,6 +32,10 @@ export interface IRunViews {
   /** The run whose view is in front. */
   readonly inFront: IRunAt | null;
   isVisible(run: IRunAt): boolean;
+  /** What a view shows of a run of another agent; `undefined` where there is no view, or it does not know yet. */
+  find(run: IRunAt): IRun | undefined;
+  /** What a view knows of a run of another agent has changed. */
+  readonly changed: ISignal<IRunViews, void>;
 }
 
 export const IRunViews = new Token<IRunViews>('jupyter-agent:IRunViews', 'Opens runs of the agent in the main area.');

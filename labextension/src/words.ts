@@ -2,7 +2,7 @@
  * Numbers, times and states in words. Pure: what it needs to know of the time is given.
  */
 
-import type { IOtherAgent, IProgress, IRun, IStatus, RunState } from './shapes';
+import type { IOtherAgent, IPackage, IProgress, IRun, IStatus, RunState } from './shapes';
 import { hasEnded, USUAL_PRIORITY } from './shapes';
 
 /** The part of Lab's translation bundle that is used; `_n` chooses by the number. */
@@ -146,6 +146,15 @@ export function kindWord(kind: IRun['kind'], words: IWords): string {
   return { run: '', prepare: words.__('preparation'), testrun: words.__('test run') }[kind] ?? '';
 }
 
+/** How long a failed attempt's next one is still waited for; empty when there is nothing to wait for. */
+export function waiting(run: Pick<IRun, 'state' | 'next_attempt'>, now: number, words: IWords): string {
+  const begins = Date.parse(run.next_attempt ?? '');
+  if (run.state !== 'queued' || !Number.isFinite(begins)) {
+    return '';
+  }
+  return words.__('begins in %1', duration(begins - now));
+}
+
 /** What is unusual about a run, in words: that it only prepares, which attempt it is, its place in the queue. */
 export function peculiarities(
   run: Pick<IRun, 'kind' | 'attempt' | 'retries' | 'priority' | 'state'>,
@@ -170,6 +179,16 @@ export function agentWords(
   return agent.may_invoke
     ? { tone: 'good', word: words.__('Online') }
     : { tone: 'warn', word: words.__('Online, not yours to use') };
+}
+
+/** The packages in whose name, language or description all these words are. */
+export function matching(packages: readonly IPackage[], typed: string): readonly IPackage[] {
+  const wanted = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  const has = (item: IPackage): boolean => {
+    const text = `${item.name} ${item.language} ${item.description}`.toLowerCase();
+    return wanted.every(word => text.includes(word));
+  };
+  return wanted.length ? packages.filter(has) : packages;
 }
 
 /** The state of the agent as one word and one sentence, and what should be done before it is too late. */

@@ -35,7 +35,7 @@ function run(id: string, state: RunState, more: Partial<IRun> = {}): IRun {
     priority: 2,
     retries: 0,
     attempt: 1,
-    first: null,
+    next_attempt: null,
     rerun_of: null,
     ...more
   };
@@ -171,6 +171,14 @@ function watched(world: World): { model: AgentModel; changes: Change[] } {
   return { model, changes };
 }
 
+async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + 5000;
+  while (!condition()) {
+    assert.ok(Date.now() < end, 'this did not come about');
+    await new Promise(resolve => setTimeout(resolve, 5));
+  }
+}
+
 function ids(model: AgentModel): string[] | undefined {
   return model.runs?.map(it => it.id);
 }
@@ -258,18 +266,23 @@ void describe('the model', () => {
     assert.deepEqual(ended, [mine.id]);
   });
 
-  void it('says of each attempt of a run started here that it ended', async () => {
+  void it('follows a run from one attempt to the next', async () => {
     const { model } = watched(new World());
     const ended: string[] = [];
     model.runEnded.connect((_, it) => {
-      ended.push(it.id);
+      ended.push(`${it.state} ${it.attempt}`);
     });
     const mine = await model.launch('p', { retries: 1 });
-    model.apply({ run: { ...mine, state: 'failed', retries: 1 } });
-    model.apply({ run: run('8', 'running', { first: mine.id, attempt: 2, retries: 1 }) });
-    model.apply({ run: run('9', 'failed', { first: '7', attempt: 2, retries: 1 }) });
-    model.apply({ run: run('8', 'succeeded', { first: mine.id, attempt: 2, retries: 1 }) });
-    assert.deepEqual(ended, [mine.id, '8']);
+    const first = { ...mine, retries: 1, attempt: 1 };
+    const second = { ...first, attempt: 2 };
+    model.apply({ run: { ...first, state: 'running', output_size: 5 } });
+    model.apply({ run: { ...second, state: 'queued', output_size: 5, error: 'Attempt 1 of 2 failed: no rain' } });
+    assert.equal(model.find(mine.id)?.state, 'queued');
+    model.apply({ run: { ...first, state: 'running', output_size: 4 } });
+    assert.equal(model.find(mine.id)?.attempt, 2);
+    model.apply({ run: { ...second, state: 'running', output_size: 5 } });
+    model.apply({ run: { ...second, state: 'succeeded', output_size: 9 } });
+    assert.deepEqual(ended, ['succeeded 2']);
     await model.refresh();
   });
 
@@ -367,15 +380,19 @@ void describe('the model', () => {
     await model.refresh();
     await model.refresh();
     assert.equal(asked(), 1);
-    model.apply({ package: { id: 'p', operation: 'insert' } });
-    assert.equal(asked(), 2);
+    for (let n = 0; n < 100; n++) {
+      model.apply({ package: { id: `p${n}`, operation: 'insert' } });
+    }
+    await until(() => asked() === 2);
+    model.apply({ package: { id: 'p', operation: 'delete' } });
+    await until(() => asked() === 3);
     const status = await world.status();
     model.apply({ status: { ...status, connected: false } });
     await model.refresh();
-    assert.equal(asked(), 3);
+    assert.equal(asked(), 4);
     world.clock += 10 * 60_000;
     await model.refresh();
-    assert.equal(asked(), 4);
+    assert.equal(asked(), 5);
   });
 
   void it('shares rounds of reading, and sees what happened before the last was asked for', async () => {

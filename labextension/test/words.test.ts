@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 
 import type { IParameters } from '../src/parameters';
 import { readParameters } from '../src/parameters';
-import type { IStatus } from '../src/shapes';
+import type { IPackage, IStatus } from '../src/shapes';
 import {
   ago,
   agentWords,
@@ -11,9 +11,11 @@ import {
   duration,
   elapsed,
   fraction,
+  matching,
   peculiarities,
   resultValue,
-  size
+  size,
+  waiting
 } from '../src/words';
 
 const words = {
@@ -115,12 +117,33 @@ void describe('words', () => {
     assert.equal(connectionWords('answering', false, STATUS, words).warning, null);
   });
 
+  void it('finds packages by parts of what they are', () => {
+    const item = (name: string, language: string, description: string): IPackage => ({
+      ...{ id: name, version: '1', fileid: '', modified: null },
+      ...{ name, language, description }
+    });
+    const all = [item('weather', 'notebook', 'Rain in Seattle'), item('bills', 'python', '')];
+    const names = (typed: string): string[] => matching(all, typed).map(it => it.name);
+    assert.deepEqual(
+      [names(''), names('rain NOTE'), names('y'), names('rain python')],
+      [['weather', 'bills'], ['weather'], ['bills'], []]
+    );
+  });
+
   void it('says what is unusual about a run', () => {
     const usual = { kind: 'run', attempt: 1, retries: 0, priority: 2, state: 'queued' } as const;
     assert.deepEqual(peculiarities(usual, words), []);
     assert.deepEqual(peculiarities({ ...usual, attempt: 2, retries: 2 }, words), ['attempt 2 of 3']);
     assert.deepEqual(peculiarities({ ...usual, kind: 'prepare', priority: 0 }, words), ['preparation', 'priority 0']);
     assert.deepEqual(peculiarities({ ...usual, priority: 0, state: 'running' }, words), []);
+  });
+
+  void it('says how long the next attempt is waited for', () => {
+    const now = Date.parse('2025-01-02T00:00:00Z');
+    const run = { state: 'queued', next_attempt: '2025-01-02T00:00:07.500Z' } as const;
+    assert.equal(waiting(run, now, words), 'begins in 0:07');
+    assert.equal(waiting({ ...run, state: 'running' }, now, words), '');
+    assert.equal(waiting({ ...run, next_attempt: null }, now, words), '');
   });
 
   void it('says whether another agent can be reached', () => {
