@@ -130,6 +130,8 @@ def entry_point(folder: Path, manifest: Described) -> Path:
         found = [path for path in folder.glob(name) if path.is_file()]
         if len(found) == 1:
             return found[0]
+    if manifest.main and manifest.language in MADE and not _of_other_language(folder, manifest):
+        return folder / os.path.normpath(manifest.main)
     looked = f" (looked for {', '.join(usual)})" if usual else ""
     raise NotFound(
         f'The package {manifest.name} has nothing to start{looked}: name the file with "main" in its package.json.'

@@ -54,7 +54,7 @@ class DotNet:
         """The program in the run's own folder: its library where one is told by what was built, else the project."""
         dotnet = await site.tools.need(DOTNET)
         environ = {**QUIET, **DOTNET.environment(task.env)}
-        if task.entry.suffix.lower() == ".dll":
+        if task.entry.suffix.lower() == ".dll" and await asyncio.to_thread(task.entry.is_file):
             return Prepared(Command((dotnet, str(task.entry)), task.folder, environ))
         project = await asyncio.to_thread(_project, task)
         steps = partial(_build, dotnet, project.relative_to(task.folder), task, run)
@@ -92,7 +92,7 @@ def _configured(folder: Path) -> list[Path]:
 
 def _project(task: Task) -> Path:
     """The project to build: the entry, else the only one beside or above it. Raises ``NotFound``, ``InvalidInput``."""
-    if task.entry.suffix.lower() in (".csproj", ".fsproj", ".vbproj"):
+    if task.entry.suffix.lower() in (".csproj", ".fsproj", ".vbproj") and task.entry.is_file():
         return task.entry
     for folder in task.entry.parents:
         found = sorted(path for pattern in PROJECTS for path in folder.glob(pattern))

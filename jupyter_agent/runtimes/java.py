@@ -60,7 +60,7 @@ class Java:
     async def prepare(self, task: Task, site: Site, run: Teller) -> Prepared:
         """The Java machine with the program, in the run's own folder."""
         java = await site.tools.need(JAVA)
-        if task.entry.suffix.lower() == ".jar":
+        if await asyncio.to_thread(_is_file, task.entry, ".jar"):
             what: tuple[str, ...] = ("-jar", str(task.entry))
         elif await asyncio.to_thread((task.folder / "pom.xml").is_file):
             what = await _by_maven(task, site, run)
@@ -164,9 +164,13 @@ def _source(task: Task) -> Path:
         for folder in (task.folder, *(task.folder / name for name in SOURCES)):
             if (folder / below).is_file():
                 return folder / below
-    if task.entry.suffix.lower() == ".java":
+    if _is_file(task.entry, ".java"):
         return task.entry
     raise NotFound(
-        "The package has no Java program to start: name its .jar, its source file or its class as main in package.json "
-        "(Gradle projects are not built here: publish the .jar)."
+        f"The package has no Java program {main or 'to start'}: name its .jar, its source file or its class with "
+        '"main" in package.json (Gradle projects are not built here: publish the .jar).'
     )
+
+
+def _is_file(path: Path, suffix: str) -> bool:
+    return path.suffix.lower() == suffix and path.is_file()

@@ -54,7 +54,9 @@ async def built(task: Task, site: Site, run: Teller, *, kind: str, by: str, buil
         await build(place)
 
     waiting = partial(run.note, "Another run is building this package; waiting for it.")
-    return Place(await site.preparations.ensure(f"{kind}-{key}", make, holder=task.tag, on_wait=waiting))
+    return Place(
+        await site.preparations.ensure(f"{kind}-{key}", make, holder=task.tag, source=task.source, on_wait=waiting)
+    )
 
 
 def stamp(program: str) -> str:

@@ -112,7 +112,7 @@ async def _answer(tool: Tool, path: str) -> str | None:
         return f"{tool.name} does not work: {error}"
     if done.exit.ok:
         return None
-    said = " ".join(done.output.split())[:LONGEST_ANSWER] or "it said nothing"
+    said = " ".join(done.output.split())[:LONGEST_ANSWER].rstrip(".") or "it said nothing"
     return f"{tool.name} is at {path} but does not work ({done.exit}): {said}. Mend it, or {tool.install}."
 
 
