@@ -25,6 +25,7 @@ from jupyter_agent.processes import (
     inherited_environment,
     is_alive,
     kill_leftovers,
+    marks,
     process_started,
     reap,
     run,
@@ -326,21 +327,12 @@ def test_children_are_reaped_when_their_parent_is_killed(tmp_path: Path) -> None
         parent.kill()
         parent.wait()
         freed = pids.pop("freed")
-        tree.pop("nameless")  # emptied its environment and left the session: only a living agent can still tell
         until(lambda: all(gone(pid) for pid in (*pids.values(), *tree.values())))
         assert not gone(freed)  # it was taken back
     finally:
         parent.kill()
         parent.wait()
         kill_leftovers(["early", "tree", "stubborn", "freed"])
-        for name in (".tree",):
-            if (file := target.with_suffix(name)).exists():
-                kill_nameless(json.loads(file.read_text())["nameless"])
-
-
-def kill_nameless(pid: int) -> None:
-    if not gone(pid):
-        os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_reaper_that_was_killed_is_replaced_and_told_all(tmp_path: Path, reaper: Reaper) -> None:
@@ -382,6 +374,48 @@ def test_a_closed_reaper_stays_closed(reaper: Reaper) -> None:
 
 def test_the_reaper_knows_the_mark() -> None:
     assert reap.mark(b"x") == f"\0{TAG}=x\0".encode()
+    assert reap.is_marked(os.getpid(), {marks.mark_of("x")}) is False
+
+
+LOSES_ALL = "env -i setsid sh -c 'env -i setsid sleep 600 & echo $!' </dev/null 2>/dev/null & wait"
+"""Starts a process in a session of its own, without an environment, whose parents have all ended."""
+
+
+async def test_a_process_that_lost_its_environment_session_and_parents_is_found(tmp_path: Path) -> None:
+    process = await start(Command(("sh", "-c", LOSES_ALL), tmp_path, inherited_environment()), tag="lost")
+    assert (await process.wait()).ok
+    sleeper = int(await process.stdout.readline())
+    assert os.getsid(sleeper) != process.pid
+    assert not gone(sleeper)
+    await process.stop(grace_s=0.1)
+    assert gone(sleeper)
+
+
+async def test_a_process_that_lost_all_is_found_by_the_next_agent(tmp_path: Path) -> None:
+    process = await start(Command(("sh", "-c", LOSES_ALL), tmp_path, inherited_environment()), tag="lost")
+    assert (await process.wait()).ok
+    sleeper = int(await process.stdout.readline())
+    assert await asyncio.to_thread(kill_leftovers, "another") == 0
+    assert await asyncio.to_thread(kill_leftovers, "lost") == 1
+    assert gone(sleeper)
+
+
+RESTLESS = """
+import os, sys, time
+end = time.monotonic() + 60
+while time.monotonic() < end:  # a new process every few milliseconds, which forks the next one
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.002)
+"""
+
+
+async def test_a_tree_that_never_stands_still_is_ended(tmp_path: Path) -> None:
+    for number in range(3):
+        process = await start(python(tmp_path, "-c", RESTLESS), tag=f"restless-{number}")
+        await process.wait()
+        await process.stop(grace_s=0)
+        assert await asyncio.to_thread(kill_leftovers, f"restless-{number}") == 0
 
 
 def test_what_is_spawned_detached_outlives_and_is_reaped(tmp_path: Path) -> None:

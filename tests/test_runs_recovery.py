@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -41,13 +39,6 @@ def tagged(run_ids: set[str]) -> list[int]:
         except psutil.Error:
             continue
     return found
-
-
-def nameless(run_folder: Path) -> None:
-    """End the one process that had emptied its environment: no one can tell any more whose it was."""
-    pid = json.loads((run_folder / "pids").read_text())["nameless"]
-    if psutil.pid_exists(pid):
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -101,13 +92,11 @@ async def test_runs_of_a_killed_agent_are_lost_and_say_so(killed: Path) -> None:
     assert artifact_path(Path(going.folder), "output.csv").read_text() == "1,2,3"
     assert not (Path(going.folder) / "work").exists()
     assert OutputLog(Path(going.folder) / "output").tail(100) == "reported\n"
-    nameless(Path(going.folder))
 
 
 async def test_children_of_a_killed_agent_end_without_another_agent(killed: Path) -> None:
     before = await rows(killed)
     await asyncio.to_thread(until, lambda: not tagged({row.id for row in before.values()}))
-    nameless(Path(before["going"].folder))
 
 
 async def test_a_recovery_that_fails_for_one_run_does_not_keep_the_agent_from_starting(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Self
 import psutil
 
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, TimedOut, Unavailable
-from jupyter_agent.processes import tree
+from jupyter_agent.processes import marks, tree
 from jupyter_agent.processes.environment import TAG
 
 READ_LIMIT = 1 << 17
@@ -203,7 +203,7 @@ class Process:
         """
         try:
             found = await self._remember()
-            if self.exit is not None and not found:
+            if self.exit is not None and not found and await asyncio.to_thread(tree.is_quiet, {self.tag}):
                 self._all_gone = True
             elif grace_s > 0:
                 await self._terminate(found, grace_s)
@@ -228,7 +228,7 @@ class Process:
             if self.exit is None:
                 await self._remember()  # an orphan that emptied its environment could not be told any more
             self._signal_group(signal.SIGKILL)
-            await asyncio.to_thread(tree.kill, self._members)
+            await asyncio.to_thread(tree.kill, self._members, tags={self.tag})
             await self.wait()
             self._all_gone = True
         finally:
@@ -246,11 +246,11 @@ class Process:
             if pipe is not None:
                 pipe.close()
 
-    def _members(self) -> set[psutil.Process]:
+    def _members(self) -> tree.Tree:
         return tree.members(self.tag, self.pid, self.started, self._known)
 
     async def _remember(self) -> set[psutil.Process]:
-        self._known = await asyncio.to_thread(self._members)
+        self._known = (await asyncio.to_thread(self._members)).processes
         return self._known
 
     def _in_group(self, process: psutil.Process) -> bool:
@@ -320,16 +320,17 @@ def _spawn(command: Command, tag: str) -> subprocess.Popen[bytes]:
     if not command.argv:
         raise InvalidInput("Nothing can be started: the command is empty.")
     try:
-        return subprocess.Popen(
-            command.argv,
-            cwd=command.cwd,
-            env={**command.env, TAG: tag},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
+        with marks.given(tag):
+            return subprocess.Popen(
+                command.argv,
+                cwd=command.cwd,
+                env={**command.env, TAG: tag},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                bufsize=0,
+            )
     except (OSError, ValueError) as error:
         raise explained(command, error) from error
 

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jupyter_agent.processes import marks
 from jupyter_agent.processes.environment import TAG
 
 
 def spawn_detached(argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a session of its own, stdin null, its output appended to ``log`` (0600).
 
-    It carries no run's tag: started from within a run, it does not end with that. Raises ``OSError``.
+    It carries no run's tag or mark: started from within a run, it does not end with that. Raises ``OSError``.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -28,6 +29,7 @@ def spawn_detached(argv: Sequence[str], env: Mapping[str, str], log: Path) -> su
         )
     finally:
         os.close(descriptor)
+    marks.clear(process.pid)
     # Whoever started it may live long: it is waited for, so that it leaves no zombie when it ends.
     threading.Thread(target=process.wait, name=f"wait-{process.pid}", daemon=True).start()
     return process

@@ -1,35 +1,46 @@
 """The reaper's process: kills the trees it was told of when the pipe to the agent closes.
 
 A program of its own, not a module to import: ``python -I -S reap.py``, with as few modules as can be (9 MB, most of
-it shared). On stdin come lines, ``+ <tag> <pid>`` and ``- <tag>`` (pid 0: not started yet). At the end of stdin what
-was not taken back is ended: SIGTERM, a second, SIGKILL.
+it shared). On stdin come lines, ``+ <tag> <pid> <mark>`` and ``- <tag>`` (pid 0: not started yet). At the end of stdin
+what was not taken back is ended: SIGTERM, a second, SIGKILL.
 """
 
 # pathlib and contextlib would load twenty modules more:
-# ruff: noqa: PTH112, PTH123, PTH208, SIM105
+# ruff: noqa: PTH112, PTH123, PTH208
 
 import os
 import signal
 import time
 
+try:
+    from resource import RLIMIT_RTTIME, prlimit
+except ImportError:  # not Linux
+    prlimit = None  # type: ignore[assignment]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 GRACE_S = 1.0
 KILLING_S = 10.0
 POLL_S = 0.01
+QUIET_SCANS = 5
+"""So often nothing is to be found before all is gone: who forks and ends while it is looked for hides its child."""
 
 
-def told(lines: list[bytes], trees: dict[bytes, int]) -> None:
-    """Follow the agent's words."""
+def told(lines: list[bytes], trees: dict[bytes, tuple[int, int]]) -> None:
+    """Follow the agent's words; a tree is its leader and its mark."""
     for line in lines:
         match line.split():
-            case [b"+", tag, pid]:
-                trees[tag] = int(pid)
+            case [b"+", tag, pid, number]:
+                trees[tag] = int(pid), int(number)
             case [b"-", tag]:
                 trees.pop(tag, None)
             case _:
                 pass
 
 
-def listen(trees: dict[bytes, int]) -> None:
+def listen(trees: dict[bytes, tuple[int, int]]) -> None:
     """Return when the agent has closed the pipe, or is gone."""
     rest = b""
     while data := os.read(0, 1 << 16):
@@ -37,18 +48,17 @@ def listen(trees: dict[bytes, int]) -> None:
         told(lines, trees)
 
 
-def living(trees: dict[bytes, int]) -> list[int]:
-    """Pids of processes that carry a tag or are in a leader's session. Nothing where there is no ``/proc``."""
-    marks = [mark(tag) for tag in trees]
-    leaders = set(trees.values()) - {0}
-    found = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+def living(trees: dict[bytes, tuple[int, int]]) -> "Iterator[int]":
+    """Pids of processes that carry a tag or a mark, or are in a leader's session. None where there is no ``/proc``."""
+    tags = [mark(tag) for tag in trees]
+    leaders = {pid for pid, _ in trees.values()} - {0}
+    marks = {number for _, number in trees.values()}
+    for name in reversed(os.listdir("/proc") if os.path.isdir("/proc/self") else []):  # the newest first, mostly
         try:
-            if name.isdigit() and int(name) != os.getpid() and belongs(name, marks, leaders):
-                found.append(int(name))
+            if name.isdigit() and int(name) != os.getpid() and belongs(name, tags, leaders, marks):
+                yield int(name)
         except OSError:
             pass  # gone, or another user's
-    return found
 
 
 def mark(tag: bytes) -> bytes:
@@ -56,27 +66,38 @@ def mark(tag: bytes) -> bytes:
     return b"\0JUPYTER_AGENT_RUN=" + tag + b"\0"
 
 
-def belongs(name: str, marks: list[bytes], leaders: set[int]) -> bool:
+def belongs(name: str, tags: list[bytes], leaders: set[int], marks: set[int]) -> bool:
     """Whether a living process is one of the trees'. Raises ``OSError`` when it is gone or another user's."""
     with open(f"/proc/{name}/stat", "rb") as file:  # pid (name) state ppid pgrp session ...
         state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
     if state in b"ZX":
         return False
-    if int(session) in leaders:
+    if int(session) in leaders or is_marked(int(name), marks):
         return True
     with open(f"/proc/{name}/environ", "rb") as file:
         environment = b"\0" + file.read() + b"\0"
-    return any(mark in environment for mark in marks)
+    return any(tag in environment for tag in tags)
 
 
-def send(trees: dict[bytes, int], number: int) -> None:
+def is_marked(pid: int, marks: set[int]) -> bool:
+    """Whether a process has one of the marks (``marks.py``)."""
+    try:
+        return prlimit is not None and prlimit(pid, RLIMIT_RTTIME)[0] in marks
+    except OSError:
+        return False
+
+
+def send(trees: dict[bytes, tuple[int, int]], number: int) -> None:
     """Signal every process of the trees, and their leaders' groups."""
     for pid in living(trees):
         try:
-            os.kill(pid, number)
+            if number == signal.SIGKILL:  # nobody gets away from his group by forking
+                os.killpg(os.getpgid(pid), number)
+            else:
+                os.kill(pid, number)
         except OSError:
             pass
-    for pid in trees.values():
+    for pid, _ in trees.values():
         try:
             if pid:
                 os.killpg(pid, number)
@@ -84,22 +105,23 @@ def send(trees: dict[bytes, int], number: int) -> None:
             pass
 
 
-def reap(trees: dict[bytes, int]) -> None:
+def reap(trees: dict[bytes, tuple[int, int]]) -> None:
     """End the trees."""
     send(trees, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
-    while living(trees) and time.monotonic() < deadline:
+    while any(living(trees)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    send(trees, signal.SIGKILL)
+    quiet = 0
     deadline = time.monotonic() + KILLING_S
-    while living(trees) and time.monotonic() < deadline:
+    while quiet < QUIET_SCANS and time.monotonic() < deadline:
         send(trees, signal.SIGKILL)
         time.sleep(POLL_S)
+        quiet = 0 if any(living(trees)) else quiet + 1
 
 
 def main() -> None:
     """Live as long as the agent, and a moment longer."""
-    trees: dict[bytes, int] = {}
+    trees: dict[bytes, tuple[int, int]] = {}
     listen(trees)
     if trees:
         reap(trees)

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from jupyter_agent.processes import marks
 from jupyter_agent.processes.environment import inherited_environment
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Reaper:
         """From now on the tree with this tag, led by ``pid`` (0: not started yet), ends when we are gone."""
         with self._lock:
             leader = self._trees[tag] = pid or self._trees.get(tag, 0)
-            self._say(f"+ {tag} {leader}\n")
+            self._say(_watch(tag, leader))
 
     def forget(self, tag: str) -> None:
         """The tree has ended."""
@@ -74,7 +75,7 @@ class Reaper:
         if self._process is None and not self._closed:
             self._process = _spawn()
             for tag, pid in self._trees.items():
-                self._write(f"+ {tag} {pid}\n")
+                self._write(_watch(tag, pid))
 
     def _say(self, line: str) -> None:
         if self._process is not None and not self._write(line):
@@ -94,6 +95,10 @@ class Reaper:
             return False
 
 
+def _watch(tag: str, leader: int) -> str:
+    return f"+ {tag} {leader} {marks.mark_of(tag)}\n"
+
+
 def _spawn() -> subprocess.Popen[bytes] | None:
     try:
         process = subprocess.Popen(
@@ -109,6 +114,7 @@ def _spawn() -> subprocess.Popen[bytes] | None:
     except OSError as error:  # no memory, no more processes: runs go on without it, and say so
         log.warning("No reaper can be started (%s): children would outlive a killed agent.", error.strerror)
         return None
+    marks.clear(process.pid)  # it may have been started in the same moment as a run
     if process.stdin is not None:
         os.set_blocking(process.stdin.fileno(), False)
     return process

@@ -1,7 +1,8 @@
 """Finding the processes that belong together, what they use, and ending what is left of them.
 
 A process belongs to a tag when its environment carries it (every descendant inherits it, whatever session it moved
-to), when it is in the leader's session, or when it descends from one that does. A scan reads all processes of the
+to), when it has the tag's mark (which it cannot lose, ``marks.py``), when it is in the leader's session, or when it
+descends from one that does. A scan reads all processes of the
 system, so it is made when something is stopped or recovered, in a thread, never at a start. Nothing here waits for a
 child with ``waitpid``: that is its ``Process``'s, which needs the exit status.
 """
@@ -14,9 +15,11 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from jupyter_agent.processes import marks
 from jupyter_agent.processes.environment import TAG
 
 SAME_START_S = 2.0
@@ -28,6 +31,16 @@ only after all others were used.
 
 KILLING_S = 5.0
 """How long killed processes are waited for: one that hangs in the kernel cannot be waited for any longer."""
+
+LOOKS = 40
+"""So often the marks are looked at, at most, until nobody in the system has forked during one look.
+
+A scan lists the processes, then looks at each: one that forks and ends in between hides its child from that scan. So
+the newest are looked at first, they are killed with their whole group, which nobody gets away from by forking, and an
+empty scan counts only when nobody was made during it.
+"""
+
+KILL_PAUSE_S = 0.005
 
 _ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
@@ -53,14 +66,23 @@ def is_alive(pid: int, started: float) -> bool:
     return _same(pid, started) is not None
 
 
-def members(tag: str, pid: int, started: float, known: Iterable[psutil.Process] = ()) -> set[psutil.Process]:
+@dataclass(frozen=True)
+class Tree:
+    """Processes that belong together, and the groups they are in, which hold nobody else."""
+
+    processes: set[psutil.Process]
+    groups: set[int]
+
+
+def members(tag: str, pid: int, started: float, known: Iterable[psutil.Process] = ()) -> Tree:
     """The living processes of the tree that ``pid`` leads.
 
     ``known`` are processes seen in it earlier: they count whatever they have made of themselves since.
     """
     everyone = list(_scan())
     recycled = any(seen.process.pid == pid and not _near(seen.process, started) for seen in everyone)
-    roots = {seen.process for seen in everyone if seen.tag == tag or (seen.session == pid and not recycled)}
+    wanted = _Wanted.of({tag})
+    roots = {seen.process for seen in everyone if wanted.has(seen) or (seen.session == pid and not recycled)}
     return _with_descendants(roots.union(known), everyone)
 
 
@@ -90,17 +112,54 @@ def send(processes: Iterable[psutil.Process], number: int) -> None:
             process.send_signal(number)
 
 
-def kill(find: Callable[[], set[psutil.Process]]) -> set[psutil.Process]:
-    """Kill what ``find`` finds until it finds nothing: a process may fork while it is killed. All that was found.
+def is_quiet(tags: Collection[str]) -> bool:
+    """Whether no process has a mark of the tags; those that have are killed. Blocks for a few milliseconds."""
+    wanted = frozenset(map(marks.mark_of, tags))
+    for _ in range(LOOKS):
+        newest = _newest()
+        found = [pid for pid in reversed(psutil.pids()) if marks.read(pid) in wanted and _kill_group(pid)]
+        if found:
+            return False
+        if newest is None or newest == _newest():
+            break
+    return True
 
-    Blocks, at most ``KILLING_S``.
+
+def _newest() -> str | None:
+    """The number of the process that was made last; ``None`` where nobody knows."""
+    try:
+        return Path("/proc/loadavg").read_text().split()[-1]
+    except OSError:
+        return None
+
+
+def _kill_group(pid: int) -> bool:
+    """Kill a marked process and its group; whether it was alive."""
+    with contextlib.suppress(OSError, psutil.Error):
+        group = os.getpgid(pid)
+        if psutil.Process(pid).status() not in _ENDED:
+            os.killpg(group, signal.SIGKILL) if group != os.getpgrp() else os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
+def kill(find: Callable[[], Tree], *, tags: Collection[str]) -> set[psutil.Process]:
+    """Kill what ``find`` finds until there is nothing any more: a process may fork while it is killed.
+
+    All that was found. Blocks, at most ``KILLING_S``.
     """
     killed: set[psutil.Process] = set()
     deadline = time.monotonic() + KILLING_S
-    while (found := find()) and time.monotonic() < deadline:
-        send(found, signal.SIGKILL)
-        killed |= found
-        time.sleep(0.005)
+    while time.monotonic() < deadline:
+        found = find()
+        if not found.processes and is_quiet(tags):
+            break
+        for group in found.groups:
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
+        send(found.processes, signal.SIGKILL)
+        killed |= found.processes
+        time.sleep(KILL_PAUSE_S)
     return killed
 
 
@@ -109,14 +168,15 @@ def kill_leftovers(tags: str | Collection[str], known: Collection[tuple[int, flo
 
     Returns how many there were; blocks until they are gone, at most ``KILLING_S``. One scan serves all tags.
     """
-    wanted = {tags} if isinstance(tags, str) else set(tags)
+    names = {tags} if isinstance(tags, str) else set(tags)
+    wanted = _Wanted.of(names)
     given = {process for pid, started in known if (process := _same(pid, started)) is not None}
 
-    def left() -> set[psutil.Process]:
+    def left() -> Tree:
         everyone = list(_scan())
-        return _with_descendants(given.union(seen.process for seen in everyone if seen.tag in wanted), everyone)
+        return _with_descendants(given.union(seen.process for seen in everyone if wanted.has(seen)), everyone)
 
-    return len(kill(left))
+    return len(kill(left, tags=names))
 
 
 @dataclass(frozen=True)
@@ -124,17 +184,36 @@ class _Seen:
     process: psutil.Process
     parent: int
     session: int
+    group: int
     tag: str | None
+    mark: int | None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    tags: frozenset[str]
+    marks: frozenset[int]
+
+    @classmethod
+    def of(cls, tags: Collection[str]) -> _Wanted:
+        return cls(frozenset(tags), frozenset(map(marks.mark_of, tags)))
+
+    def has(self, seen: _Seen) -> bool:
+        return seen.tag in self.tags or seen.mark in self.marks
 
 
 def _scan() -> Iterator[_Seen]:
-    """All living processes but this one."""
+    """All living processes but this one, the newest first, as far as their numbers tell."""
     own = os.getpid()
-    for pid in psutil.pids():
+    for pid in reversed(psutil.pids()):
         with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            if pid != own and process.status() not in _ENDED:
-                yield _Seen(process, process.ppid(), os.getsid(pid), _tag(process))
+            with process.oneshot():
+                ended, parent = process.status() in _ENDED, process.ppid()
+            if pid != own and not ended:
+                mark = marks.read(pid)
+                tag = _tag(process) if mark is None else None  # the environment need not be read, too
+                yield _Seen(process, parent, os.getsid(pid), os.getpgid(pid), tag, mark)
 
 
 def _tag(process: psutil.Process) -> str | None:
@@ -143,7 +222,7 @@ def _tag(process: psutil.Process) -> str | None:
     return None
 
 
-def _with_descendants(roots: set[psutil.Process], everyone: list[_Seen]) -> set[psutil.Process]:
+def _with_descendants(roots: set[psutil.Process], everyone: list[_Seen]) -> Tree:
     children: dict[int, list[psutil.Process]] = {}
     for seen in everyone:
         children.setdefault(seen.parent, []).append(seen.process)
@@ -155,7 +234,8 @@ def _with_descendants(roots: set[psutil.Process], everyone: list[_Seen]) -> set[
         if process not in found:
             found.add(process)
             waiting += children.get(process.pid, ())
-    return found
+    groups = {seen.group for seen in everyone if seen.process in found}
+    return Tree(found, groups - {os.getpgrp(), 0})
 
 
 def _same(pid: int, started: float) -> psutil.Process | None:
