@@ -23,8 +23,16 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line's values; exits with 2 when it cannot be understood."""
+    given, words = split_words(sys.argv[1:] if argv is None else argv)
     # Not as the parser's defaults: options that all commands share would be reset by the inner ones.
-    return make_parser().parse_args(argv, argparse.Namespace(home=None, json=False))
+    return make_parser().parse_args(given, argparse.Namespace(home=None, json=False, words=words))
+
+
+def split_words(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
+    """The command line, and the half-typed one behind ``completion SHELL --for``, which is no command line of ours."""
+    if len(argv) > 2 and argv[0] == "completion" and argv[2] == "--for":  # noqa: PLR2004 - its place
+        return argv[:2], list(argv[3:])
+    return argv, None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -99,6 +107,8 @@ def _home(commands: Commands) -> None:
     restore = commands.add("restore", "make the home what a backup holds; what is there is kept", "home:restore")
     restore.add_argument("source", metavar="FILE", help="what `backup` wrote")
     restore.add_argument("--stop", action="store_true", help="end runs that are under way")
+    completion = commands.add("completion", "print what makes a shell complete our commands", "completion:completion")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to read it")
 
 
 def _hub(commands: Commands) -> None:
