@@ -31,6 +31,9 @@ from jupyter_agent.state import RunRow, State
 
 log = logging.getLogger(__name__)
 
+TIDY_PAUSE_S = 3600.0
+"""Between two looks for what was prepared and is not used any more."""
+
 
 class Agent(Configurable):
     """The agent of one home. Enter it to start it; leaving it stops its runs and the link."""
@@ -197,7 +200,9 @@ class Agent(Configurable):
                 self.console.follow(run)
             stack.callback(self.supervisor.subscribe(self._on_run))
             stack.callback(self.supervisor.subscribe(self.updates.on_run))
-            self._background = {tasks.create_task(self.link.run()), tasks.create_task(self.updates.run())}
+            self._background = {
+                tasks.create_task(work) for work in (self.link.run(), self.updates.run(), self._tidy_now_and_then())
+            }
             self._stack = stack.pop_all()
         return self
 
@@ -270,6 +275,17 @@ class Agent(Configurable):
             task = self._tasks.create_task(job)
             self._background.add(task)
             task.add_done_callback(self._background.discard)
+
+    async def _tidy_now_and_then(self) -> None:
+        """Remove what was prepared and has not been used for long."""
+        while True:
+            try:
+                await self.site.preparations.tidy(
+                    lambda run_id: self.supervisor.live(run_id) is not None, keep_days=self.keep_days
+                )
+            except Exception:
+                log.exception("What was prepared for runs could not be tidied")
+            await asyncio.sleep(TIDY_PAUSE_S)
 
     async def _pay_debts(self) -> None:
         try:

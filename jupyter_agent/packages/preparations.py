@@ -83,15 +83,14 @@ class Preparations:
         use = _Use.of(folder)
         if use is None:
             raise Unavailable(f"{folder} was removed in the moment it was made: try again.")
-        self._hold(folder, use, holder)
         try:
             await make(folder)
             await to_its_end(partial(_mark, folder))
         except BaseException:
-            del self._uses[folder]
             use.close()
             await to_its_end(partial(remove_tree, folder))
             raise
+        self._hold(folder, use, holder)
         _mark_source(folder, source)
         return folder
 

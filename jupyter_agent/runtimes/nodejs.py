@@ -50,7 +50,7 @@ class NodeJs:
     async def prepare(self, task: Task, site: Site, run: Teller) -> Prepared:
         """Node on the package's file, or what its ``scripts.start`` says, with what it needs installed."""
         node = await site.tools.need(NODE)
-        facts = await self._facts(node)
+        facts = await self._facts(node, task.tag)
         installation = Installation(task, site, run, facts)
         if task.manifest is None:
             loader = await _loader(task, installation)
@@ -64,11 +64,11 @@ class NodeJs:
             raise NotFound(f"There is no {task.entry.name} in the package, also after it was built: see its main.")
         return Prepared(started(project, plan, task, node, await _loader(task, installation)))
 
-    async def _facts(self, node: str) -> Facts:
+    async def _facts(self, node: str, tag: str) -> Facts:
         changed = await asyncio.to_thread(lambda: Path(node).stat().st_mtime_ns)
         if (node, changed) not in self.known:
             command = Command((node, "-e", PROBE), Path(os.sep), processes.inherited_environment())
-            done = await processes.run(command, tag="asking node", timeout_s=60)
+            done = await processes.run(command, tag=tag, timeout_s=60)
             if not done.exit.ok:
                 raise Failed(f"node does not work: {done.output.strip() or done.exit}. Install Node.js again.")
             self.known[node, changed] = tuple(json.loads(done.output.splitlines()[-1]))

@@ -39,7 +39,8 @@ OFFLINE = re.compile(
 )
 
 NO_REASON = re.compile(
-    r"code |path |errno |syscall |A complete log|command (failed|sh )|Lifecycle script|workspace |location |Node\.js v"
+    r"code |path |errno |syscall |A complete log|command (failed|sh )|Lifecycle script|workspace |location "
+    r"|Node\.js v|404(?! Not Found)"
 )
 """Lines of npm's that say nothing of why it failed."""
 
@@ -96,7 +97,7 @@ class Npm:
     async def run(self, *arguments: str, root: Path, run: Teller, tag: str) -> str:
         """Run npm to its end, its output in the run's log. Raises ``Failed`` with its own explanation."""
         settings = root.parent / ".registry"
-        environ = {**self.environ, **PATIENCE, **await self._registry(settings)}
+        environ = {**self.environ, **PATIENCE, **await self._registry(settings, tag)}
         try:
             return await build(
                 Command((self.program, *arguments), root, environ),
@@ -121,7 +122,7 @@ class Npm:
             if secret:
                 yield secret
 
-    async def _registry(self, settings: Path) -> dict[str, str]:
+    async def _registry(self, settings: Path, tag: str) -> dict[str, str]:
         """Npm's settings for the registry of a container, as the weakest of its files, which names variables only."""
         registry = urlsplit(self.environ.get(REGISTRY, ""))
         if not registry.netloc and not self.environ.get(TOKEN):
@@ -131,7 +132,7 @@ class Npm:
         lines = [f"registry={plain}"] if host else []
         own = {}
         if self.environ.get(TOKEN):
-            place = plain if host else await self._usual_registry()
+            place = plain if host else await self._usual_registry(tag)
             lines.append(f"{place.partition(':')[2].rstrip('/')}/:_authToken=${{{TOKEN}}}")
         elif registry.username:
             pair = f"{unquote(registry.username)}:{unquote(registry.password or '')}"
@@ -140,9 +141,9 @@ class Npm:
         await to_its_end(partial(settings.write_text, "".join(f"{line}\n" for line in lines), encoding="utf-8"))
         return {"npm_config_globalconfig": str(settings), **own}
 
-    async def _usual_registry(self) -> str:
+    async def _usual_registry(self, tag: str) -> str:
         command = Command((self.program, "config", "get", "registry"), Path(os.sep), self.environ)
-        done = await processes.run(command, tag="asking npm", timeout_s=60)
+        done = await processes.run(command, tag=tag, timeout_s=60)
         if not done.exit.ok:
             raise Failed(f"npm does not say which registry it uses: {explanation(done.output) or done.exit}")
         return done.output.strip().splitlines()[-1]
@@ -168,7 +169,7 @@ def explanation(output: str) -> str:
             others.append(line)
         elif found[1].strip() and not NO_REASON.match(found[1].strip()):
             told.append(found[1].strip())
-    code = re.search(r"npm (?:error|ERR!) code (E[A-Z]\w*)", output)
+    code = re.search(r"npm (?:error|ERR!) code (E\w+)", output)
     lines = list(dict.fromkeys(told))[:MOST_LINES]
     said = " ".join(lines) or last_lines("\n".join(line for line in others if not line.startswith((">", "npm "))))
     return f"{code[1]}: {said}" if code and code[1] not in said else said

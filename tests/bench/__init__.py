@@ -1,5 +1,5 @@
 """Benchmarks; importing the package registers them."""
 
-from tests.bench import events, hub, measures, wire
+from tests.bench import events, hub, measures, packages, wire
 
-__all__ = ["events", "hub", "measures", "wire"]
+__all__ = ["events", "hub", "measures", "packages", "wire"]

@@ -27,6 +27,7 @@ SUITES = {
     "mixed_requests": "test_hub_endurance.py::test_long_service_takes_no_more_memory",
     "agent_kills": "journeys/test_faults.py::test_the_agent_is_killed",
     "run_storm": "test_runs_storm.py",
+    "preparation_kills": "test_preparations.py::test_one_that_is_killed_while_it_makes_leaves_nothing_that_counts",
     "protocol_examples": "test_openflow_protocol.py",
     "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
     "archive_examples": "test_packages.py",
