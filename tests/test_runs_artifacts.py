@@ -10,7 +10,7 @@ import pytest
 from jupyter_agent.errors import NotFound
 from jupyter_agent.folders import remove_tree
 from jupyter_agent.runs import artifact_path
-from jupyter_agent.runs.artifacts import MOST, changed, changed_since, keep, snapshot
+from jupyter_agent.runs.artifacts import MOST, changed, changed_since, keep, settled_snapshot, snapshot
 
 
 @pytest.fixture
@@ -111,9 +111,42 @@ def test_nothing_outside_can_be_asked_for(work: Path) -> None:
 
 
 def test_files_since_a_moment(work: Path) -> None:
-    assert changed_since(work, 1e9 + 1) == []
+    settled_snapshot(work)
     (work / "new").touch()
-    assert changed_since(work, 1e9 + 1) == ["new"]
+    moment = (work / "new").stat().st_ctime
+    assert changed_since(work, moment) == ["new"]
+    settled_snapshot(work)
+    (work / "main.py").write_text("BEFORE")
+    os.utime(work / "main.py", (1e9, 1e9))
+    assert changed_since(work, moment + 1e-4) == ["main.py"]
+
+
+def test_a_file_whose_time_was_set_back_is_changed(work: Path) -> None:
+    before = settled_snapshot(work)
+    (work / "data" / "in.csv").write_text("BEFORE")
+    os.utime(work / "data" / "in.csv", (1e9, 1e9))
+    assert changed(work, before) == ["data/in.csv"]
+    (work / "replaced").write_text("before")
+    os.utime(work / "replaced", (1e9, 1e9))
+    (work / "replaced").rename(work / "main.py")
+    assert changed(work, before) == ["data/in.csv", "main.py"]
+
+
+def test_a_change_at_once_after_the_look_is_seen(work: Path) -> None:
+    """Within the grain of file times: some milliseconds."""
+    for number in range(100):
+        (work / "main.py").write_text(f"{number:06}")
+        before = settled_snapshot(work)
+        (work / "main.py").write_text("BEFORE")
+        assert changed(work, before) == ["main.py"], number
+
+
+def test_reading_files_makes_no_artifacts(work: Path) -> None:
+    before = settled_snapshot(work)
+    for path in work.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    assert changed(work, before) == []
 
 
 def test_a_tree_with_unwritable_parts_goes(tmp_path: Path) -> None:

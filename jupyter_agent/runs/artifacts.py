@@ -7,6 +7,9 @@ import mimetypes
 import os
 import shutil
 import stat
+import sys
+import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +25,19 @@ FOLDER = "artifacts"
 PASSED_OVER = frozenset({"__pycache__", ".ipynb_checkpoints", "node_modules", ".git", ".venv", ".cache", ".ipython"})
 """Folders that programs fill by themselves."""
 
-Snapshot = dict[str, tuple[int, int]]
-"""Path relative to the folder -> (bytes, mtime in ns)."""
+Look = tuple[int, int, int, int, int]
+"""Bytes, mtime and ctime in ns, inode, checksum (0 where the times are fine enough without)."""
+
+Snapshot = dict[str, Look]
+"""Path relative to the folder -> how the file looked.
+
+Nobody can set back a file's ctime, and it moves whatever is done to a file.
+"""
+
+LONGEST_TICK_S = 0.02
+"""From one time to the next that a file can get; 10 ms where the kernel's clock ticks a hundred times a second."""
+
+SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,35 @@ class Kept:
 
 def snapshot(folder: Path) -> Snapshot:
     """The files in a folder as they are now; links are neither followed nor listed."""
-    return {name: (found.st_size, found.st_mtime_ns) for name, found in _files(folder)}
+    return {name: _look(folder / name, found) for name, found in _files(folder)}
+
+
+def settled_snapshot(folder: Path) -> Snapshot:
+    """The same; what is done to a file from now on is seen, as it cannot get a time that one of them has already."""
+    found = snapshot(folder)
+    newest_ns = max((look[2] for look in found.values()), default=0)
+    deadline = time.monotonic() + LONGEST_TICK_S
+    while time.clock_gettime_ns(COARSE_CLOCK) <= newest_ns and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return found
+
+
+COARSE_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
+"""The clock of file times: CLOCK_REALTIME_COARSE, which Python has no name for."""
+
+
+def _look(path: Path, found: os.stat_result) -> Look:
+    coarse = found.st_ctime_ns % SECOND_NS == 0 and found.st_mtime_ns % SECOND_NS == 0
+    checksum = _checksum(path) if coarse else 0  # a file system that knows whole seconds only
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, checksum
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        while data := file.read(1 << 20):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
 
 
 def changed(folder: Path, before: Snapshot) -> list[str]:
@@ -46,7 +88,7 @@ def changed(folder: Path, before: Snapshot) -> list[str]:
 
 def changed_since(folder: Path, since_s: float) -> list[str]:
     """The names of files written since a moment: all that can be told of a run that another process started."""
-    return sorted(name for name, found in _files(folder) if found.st_mtime >= since_s)
+    return sorted(name for name, found in _files(folder) if found.st_ctime >= since_s)
 
 
 def keep(run_folder: Path, work: Path | None, names: Sequence[str], named: Sequence[str]) -> Kept:

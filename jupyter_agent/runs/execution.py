@@ -65,7 +65,7 @@ async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verd
     if prepared.command is None:
         raise Failed("There is nothing to be started.")
     workdir = prepared.workdir
-    before = {} if workdir is None else await asyncio.to_thread(artifacts.snapshot, workdir)
+    before = {} if workdir is None else await asyncio.to_thread(artifacts.settled_snapshot, workdir)
     execution = _Execution(run, prepared)
     ending = await execution.go(prepared.command, reaper)
     await _rescue(run, prepared)
