@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all: lint, types, layers, front end, Python tests, browser tests.
-# Needs Python 3.11 and Node 20; installs Debian's Chromium where it may (root and apt). Arguments go to pytest.
+# Needs Python 3.11 and Node 20; installs Debian's Chromium, cargo, JDK and PHP where it may (root and apt).
+# Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,12 +13,21 @@ say "Python packages"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ".[test]"
 export PATH="$PWD/$venv/bin:$PATH"
 
-say "Browser, official clients, a second opinion on queries"
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium) \
+say "Browser, compilers, official clients, a second opinion on queries"
+lacking() {
+  command -v chromium >/dev/null || echo chromium
+  cargo --version >/dev/null 2>&1 || echo cargo
+  javac -version >/dev/null 2>&1 || echo default-jdk-headless
+  php --version >/dev/null 2>&1 || echo php-cli
+}
+wanted=$(lacking)
+if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  # shellcheck disable=SC2086 - one word a package
+  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted) \
     >/dev/null 2>&1 || true  # what is missing is told below
 fi
-command -v chromium || { echo "The browser tests need Chromium: install Debian's package chromium." >&2; exit 1; }
+wanted=$(lacking)
+[ -z "$wanted" ] || { echo "The tests need Debian's packages ${wanted//$'\n'/, }: install them." >&2; exit 1; }
 for folder in ui interop differential; do (cd "tests/$folder" && npm ci --silent --no-audit --no-fund); done
 
 say "Lint, types, layers"

@@ -6,7 +6,7 @@ use std::{env, fs, process, thread, time};
 fn value<'a>(text: &'a str, name: &str) -> &'a str {
     let key = format!("\"{name}\":");
     match text.find(&key) {
-        Some(at) => text[at + key.len()..].split([',', '}']).next().unwrap_or("").trim().trim_matches('"'),
+        Some(at) => text[at + key.len()..].split(|end| end == ',' || end == '}').next().unwrap_or("").trim().trim_matches('"'),
         None => "",
     }
 }
