@@ -168,16 +168,17 @@ class Commands:
         if self._came_back(event):
             return
         command, data = told(event)
-        try:
-            answer = await self._carry_out(command, data, event)
-        except Exception as error:  # noqa: BLE001 - it is told to the sender
-            answer = Answer(refusal(command, error))
+        with self._console.quiet():
+            try:
+                answer = await self._carry_out(command, data, event)
+            except Exception as error:  # noqa: BLE001 - it is told to the sender
+                answer = Answer(refusal(command, error))
+            if answer.fields is not None:
+                await self._send(event, {"command": command, **answer.fields})
         if answer.later is not None:
             task = self._tasks.create_task(self._answer_later(event, command, answer.later))
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
-        elif answer.fields is not None:
-            await self._send(event, {"command": command, **answer.fields})
         if answer.then is not None:
             answer.then()
 
@@ -271,7 +272,8 @@ class Commands:
 
     async def _launch(self, message: Message, **wanted: Any) -> Run:
         """A run whose end is the answer; its output is sent only to a queue that the sender names for it."""
-        self._console.check_name(message.stream_id)
+        name = message.text("streamid")  # never the correlation id: what has that is taken for the answer
+        self._console.check_name(name)
         queue = message.text("queuename") if message.wants_output else ""
         if queue:
             await self._console.check_queue(queue, message.sender)
@@ -285,7 +287,7 @@ class Commands:
                 **wanted,
             )
         )
-        self._console.name(run, message.stream_id, message.sender)
+        self._console.name(run, name, message.sender)
         if queue:
             await self._console.subscribe(queue, run, message.sender)
         return run
@@ -302,11 +304,10 @@ class Commands:
     # Subscriptions
 
     async def _list_processes(self, message: Message) -> Answer:
-        shown = self._console.processes(message.sender)
-        if not message.reply_to or not message.wants_output:
-            return Answer(shown)
-        await self._console.check_queue(message.reply_to, message.sender)
-        return Answer(shown, then=lambda: self._console.watch_soon(message.reply_to, message.sender))
+        if message.reply_to and message.wants_output:
+            await self._console.check_queue(message.reply_to, message.sender)
+            await self._console.watch(message.reply_to, message.sender)
+        return Answer(self._console.processes(message.sender))
 
     async def _set_stream(self, message: Message) -> Answer:
         run, queue = self._run(message.wanted("id", "streamid")), message.subscriber()

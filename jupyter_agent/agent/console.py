@@ -15,6 +15,7 @@ import contextlib
 import logging
 import re
 import secrets
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,6 +78,8 @@ class Console:
         self._paying = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = {tasks.create_task(self._look_for_the_dead())}
         self._unsubscribe = supervisor.subscribe(self._changed)
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     # Runs and their names
 
@@ -109,6 +112,18 @@ class Console:
     def busy(self) -> bool:
         """Whether output or a result is still to be sent."""
         return bool(self._owing) or any(follower.feeds for follower in self._followers.values())
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nobody hears of new runs inside: until the answer to who asked for one is sent.
+
+        The official client takes the first message with an answer's correlation id for the answer, from any queue.
+        """
+        self._settled.clear()
+        try:
+            yield
+        finally:
+            self._settled.set()
 
     # Who follows
 
@@ -144,10 +159,6 @@ class Console:
         for run in self._supervisor.live_runs():
             if run.row.id in self._live and await self._may_read(sender, run):
                 follower.follow(run, run.output.size)
-
-    def watch_soon(self, queue: str, sender: Sender) -> None:
-        """As ``watch``, beside what is being done."""
-        self._in_background(self.watch(queue, sender))
 
     def unwatch(self, queue: str, sender: Sender) -> None:
         """Have the queue follow nothing but what was asked for from there. Raises ``AccessDenied``."""
@@ -282,6 +293,7 @@ class Console:
 
     async def _begin(self, run: Run) -> None:
         """Tell those who follow everything of a new run, and send them its output."""
+        await self._settled.wait()
         for follower in [each for each in self._followers.values() if each.everything is not None]:
             sender = follower.everything
             if sender is None or not self._may_invoke(sender):
