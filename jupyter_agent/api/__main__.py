@@ -20,7 +20,7 @@ from jupyter_agent import __version__
 from jupyter_agent.agent.agent import Agent
 from jupyter_agent.agent.mounts import refuse_network
 from jupyter_agent.agent.settings import load_config
-from jupyter_agent.api.app import MAX_BODY_BYTES, SocketServer, make_application
+from jupyter_agent.api.app import MOST_READ_BYTES, SocketServer, make_application
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.handler import Faces
 from jupyter_agent.api.values import run_json
@@ -76,7 +76,7 @@ class Process:
             stack.callback(path.parent.rmdir)
         server = SocketServer(
             make_application(self._agent, faces=self._faces, events=self._events, shut_down=self._end.set),
-            max_body_size=MAX_BODY_BYTES,
+            max_body_size=MOST_READ_BYTES,
         )
         server.add_socket(bind_unix_socket(str(path), mode=0o600, backlog=BACKLOG))
         stack.callback(path.unlink, missing_ok=True)

@@ -41,7 +41,7 @@ class AgentRuns(Handler):
 
     async def post(self, wanted: str) -> None:
         """Run a package there."""
-        body = RemoteRunBody.parse(self.request.body)
+        body = await self.body(RemoteRunBody)
         run = await self.agent.others.launch(wanted, body.target, body.all_parameters(), who=self.who)
         self.reply(remote_json(run), 202)
 
@@ -60,7 +60,7 @@ class AgentRunCancel(Handler):
 
     async def post(self, wanted: str, run_id: str) -> None:
         """Cancel a run; one that has ended is answered as it ended."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
         self.reply(remote_json(await self.agent.others.cancel(wanted, run_id)))
 
 
@@ -111,7 +111,7 @@ class AgentCancel(Handler):
 
     async def post(self, wanted: str) -> None:
         """Cancel all runs there."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
         self.reply({"cancelled": await self.agent.others.cancel_all(wanted)})
 
 
@@ -120,7 +120,7 @@ class AgentPrepare(Handler):
 
     async def post(self, wanted: str, package: str) -> None:
         """Make a package ready there; what is answered is followed as a run is."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
         self.reply(remote_json(await self.agent.others.prepare(wanted, package, who=self.who)), 202)
 
 
@@ -129,7 +129,7 @@ class AgentTestRun(Handler):
 
     async def post(self, wanted: str, package: str) -> None:
         """Run a package there for some seconds; what is answered is followed as a run is."""
-        body = TestBody.parse(self.request.body)
+        body = await self.body(TestBody)
         run = await self.agent.others.test(wanted, package, kill_after_s=body.kill_after_s, who=self.who)
         self.reply(remote_json(run), 202)
 
@@ -139,7 +139,7 @@ class AgentReinstall(Handler):
 
     async def post(self, wanted: str, package: str) -> None:
         """End the package's runs there and have its copy forgotten."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
         self.reply(await self.agent.others.reinstall(wanted, package))
 
 

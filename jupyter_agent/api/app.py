@@ -18,12 +18,13 @@ from tornado.iostream import IOStream
 from jupyter_agent.agent.agent import Agent
 from jupyter_agent.api import agents, packages, runs
 from jupyter_agent.api.broadcast import Broadcast
-from jupyter_agent.api.handler import HEARTBEAT_S, Faces, Handler
+from jupyter_agent.api.handler import HEARTBEAT_S, MAX_BODY_BYTES, Faces, Handler
 from jupyter_agent.errors import NotFound
 
 OPENAPI = Path(__file__).parent / "openapi.yaml"
 
-MAX_BODY_BYTES = 16 << 20
+MOST_READ_BYTES = 4 * MAX_BODY_BYTES
+"""Of a body that is too large: so many are read to say so; of a larger one nothing is."""
 
 
 class Status(Handler):

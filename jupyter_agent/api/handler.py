@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from tornado import web  # noqa: TID251 - the agent's HTTP API
@@ -20,13 +20,22 @@ from jupyter_agent.agent.agent import Agent
 from jupyter_agent.agent.endpoint import user_name
 from jupyter_agent.agent.senders import sentence
 from jupyter_agent.api.broadcast import Broadcast
-from jupyter_agent.api.values import run_json
-from jupyter_agent.errors import AgentError, InvalidInput
+from jupyter_agent.api.values import Body, run_json
+from jupyter_agent.errors import AgentError, InvalidInput, NotFound
 from jupyter_agent.runs import OutputLog
 from jupyter_agent.state import RunRow
 
+MAX_BODY_BYTES = 16 << 20
+
+LONGEST_ID = 200
+
+AT_ONCE_BYTES = 64 << 10
+"""A longer body is parsed in a thread, so that the others need not wait."""
+
 USER_HEADER = "X-Jupyter-Agent-User"
 HEARTBEAT_S = 15.0
+
+B = TypeVar("B", bound=Body)
 
 STATUS: tuple[tuple[type[AgentError], int], ...] = (
     (errors.InvalidInput, 400),
@@ -78,6 +87,13 @@ class Handler(web.RequestHandler):
         """Note that somebody is there, and answer errors as JSON."""
         self.faces.last_request = time.monotonic()
         self.set_header("Content-Type", "application/json")
+        if len(self.request.body) > MAX_BODY_BYTES:
+            raise web.HTTPError(413)
+
+    async def body(self, kind: type[B]) -> B:
+        """What the request's body says. Raises ``InvalidInput``."""
+        data = self.request.body
+        return kind.parse(data) if len(data) <= AT_ONCE_BYTES else await asyncio.to_thread(kind.parse, data)
 
     @property
     def who(self) -> str:
@@ -93,7 +109,7 @@ class Handler(web.RequestHandler):
         """A number of the query. Raises ``InvalidInput``."""
         text = self.get_query_argument(name, str(default))
         if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or int(text) > most:
-            raise InvalidInput(f"{name} should be a whole number from 0 to {most}, not {text!r}.")
+            raise InvalidInput(f"{name} should be a whole number from 0 to {most}, not {text[:100]!r}.")
         return int(text)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -102,8 +118,17 @@ class Handler(web.RequestHandler):
         if isinstance(error, AgentError):
             status_code = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
         self.set_status(status_code)
-        message = sentence(error) if error and not isinstance(error, web.HTTPError) else self._reason
+        message = sentence(error) if error and not isinstance(error, web.HTTPError) else self._refusal(status_code)
         self.finish(json.dumps({"message": message, "reason": type(error).__name__ if error else ""}))
+
+    def _refusal(self, status: int) -> str:
+        """What is wrong with a request that no handler has seen."""
+        told = {
+            400: "The request cannot be read: names in its path and query are percent-encoded UTF-8.",
+            405: f"{self.request.path} does not take {self.request.method}.",
+            413: f"A request holds at most {MAX_BODY_BYTES >> 20} MiB.",
+        }
+        return told.get(status, f"{self._reason}.")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Errors of our own are answers, not faults of the program: only the others are logged with their trace."""
@@ -113,6 +138,8 @@ class Handler(web.RequestHandler):
     async def row(self, run_id: str) -> RunRow:
         """The run with this id. Raises ``NotFound``."""
         live = self.agent.supervisor.live(run_id)
+        if not live and len(run_id) > LONGEST_ID:
+            raise NotFound(f"There is no run {run_id[:LONGEST_ID]}….")
         return live.row if live else await self.agent.state.get(run_id)
 
     def output(self, row: RunRow) -> OutputLog:

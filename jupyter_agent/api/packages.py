@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_agent.agent.launch import RunRequest
 from jupyter_agent.agent.senders import find_package
 from jupyter_agent.api.handler import USER_HEADER, Handler
-from jupyter_agent.api.values import PublishBody, package_json
+from jupyter_agent.api.values import NoBody, PublishBody, package_json
 from jupyter_agent.errors import Conflict, InvalidInput
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.packages import publish, remove
@@ -36,7 +36,7 @@ class Packages(Handler):
 
     async def post(self) -> None:
         """Pack the folder at ``path`` and publish it."""
-        path = Path(PublishBody.parse(self.request.body).path)
+        path = Path((await self.body(PublishBody)).path)
         if not path.is_absolute():
             raise InvalidInput(f"The path of a package's folder should be absolute, not {path}.")
         client = await self.agent.link.client()
@@ -69,6 +69,7 @@ class Prepare(Handler):
 
     async def post(self, wanted: str) -> None:
         """Fetch a package and make ready what its runs need; what is answered is followed as a run is."""
+        await self.body(NoBody)
         package = (await find_package(await self.agent.link.client(), wanted))["_id"]
         trigger = "rest" if USER_HEADER in self.request.headers else "cli"
         run = await self.agent.launcher.launch(
@@ -82,6 +83,7 @@ class Reinstall(Handler):
 
     async def post(self, wanted: str) -> None:
         """End its runs, and have it fetched and prepared anew at the next one."""
+        await self.body(NoBody)
         self.reply(await self.agent.launcher.reinstall(wanted, who=self.who))
 
 

@@ -34,7 +34,7 @@ class PackageRuns(Handler):
         """Run a package."""
         if os.path.isabs(wanted):  # noqa: PTH117 - a string that may be no path at all
             raise InvalidInput("A package is named by its id or name here; paths go to runs.")
-        await launch(self, wanted, RunBody.parse(self.request.body), isolated=False)
+        await launch(self, wanted, await self.body(RunBody), isolated=False)
 
 
 class Runs(Handler):
@@ -58,7 +58,7 @@ class Runs(Handler):
 
     async def post(self) -> None:
         """Run a package or a file."""
-        body = TargetBody.parse(self.request.body)
+        body = await self.body(TargetBody)
         await launch(self, body.target, body, isolated=body.isolated)
 
 
@@ -99,7 +99,7 @@ class Cancel(Handler):
 
     async def post(self, run_id: str) -> None:
         """Cancel a run; one that has ended is answered as it ended."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
         row = await self.row(run_id)
         if not row.state.ended:
             row = await self.agent.supervisor.cancel(run_id, who=self.who)
@@ -111,7 +111,8 @@ class Rerun(Handler):
 
     async def post(self, run_id: str) -> None:
         """Run once more what a run was: its target, parameters and limits; the new run."""
-        NoBody.parse(self.request.body)
+        await self.body(NoBody)
+        await self.row(run_id)
         run = await self.agent.launcher.rerun(run_id, who=self.who, trigger=trigger_of(self))
         self.reply(await self.shown(run.row), 202)
 

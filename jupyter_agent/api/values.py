@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.state import RunRow
@@ -51,10 +51,15 @@ class ParametersBody(Body):
 
     parameters: dict[str, Any] = Field(default_factory=dict)
     parameters_yaml: dict[str, str] = Field(default_factory=dict)
+    _all: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, _context: object) -> None:
+        """Read the texts, which takes its time, while the body is parsed (called by pydantic)."""
+        self._all = {**self.parameters, **{name: yaml_scalar(text) for name, text in self.parameters_yaml.items()}}
 
     def all_parameters(self) -> dict[str, Any]:
         """Both kinds; the texts win."""
-        return {**self.parameters, **{name: yaml_scalar(text) for name, text in self.parameters_yaml.items()}}
+        return self._all
 
 
 class RemoteRunBody(ParametersBody):
@@ -92,12 +97,18 @@ class TargetBody(RunBody):
     isolated: bool = False
 
 
+LONGEST_SCALAR = 10_000
+"""Characters of a text that is read as YAML, which takes long; a longer one is a text as it stands."""
+
+
 def yaml_scalar(text: str) -> Any:
     """``5`` -> 5, ``yes`` -> True, ``'5'`` -> "5"; what is no scalar of JSON's kinds in YAML stays the text it is."""
+    if len(text) > LONGEST_SCALAR:
+        return text
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else text
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
     if text.strip() and (value is None or isinstance(value, str | bool | int | float)):
         return value
