@@ -112,7 +112,8 @@ async def _answer(tool: Tool, path: str) -> str | None:
         return f"{tool.name} does not work: {error}"
     if done.exit.ok:
         return None
-    said = " ".join(done.output.split())[:LONGEST_ANSWER].rstrip(".") or "it said nothing"
+    first = done.output.strip().partition("\n\n")[0]  # what follows is advice, or a trace of the tool's own
+    said = " ".join(first.split())[:LONGEST_ANSWER].rstrip(".") or "it said nothing"
     return f"{tool.name} is at {path} but does not work ({done.exit}): {said}. Mend it, or {tool.install}."
 
 
