@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 from jupyter_agent.processes import Command, inherited_environment
 from jupyter_agent.runs import Limits, Prepared, Run, Supervisor
-from jupyter_agent.runs.memory import MemoryGroup
+from jupyter_agent.runs.memory import Group
 from jupyter_agent.state import RunRow, RunState, State, new_run_id
 
 
 @pytest.fixture
-async def group() -> AsyncIterator[MemoryGroup]:
-    made = await asyncio.to_thread(MemoryGroup.make, new_run_id(), 64 << 20)
+async def group() -> AsyncIterator[Group]:
+    made = await asyncio.to_thread(functools.partial(Group.make, new_run_id(), memory_bytes=64 << 20, processes=None))
     if made is None:
         pytest.skip("no cgroup may be made here")
     yield made
@@ -25,7 +26,7 @@ async def group() -> AsyncIterator[MemoryGroup]:
     assert not made.path.exists()
 
 
-async def test_a_group_limits_what_is_in_it(group: MemoryGroup, tmp_path: Path) -> None:
+async def test_a_group_limits_what_is_in_it(group: Group, tmp_path: Path) -> None:
     hog = "b = b'x' * (500 << 20); print('alive')"
 
     async def prepare(run: Run) -> Prepared:
@@ -46,5 +47,5 @@ async def test_a_group_limits_what_is_in_it(group: MemoryGroup, tmp_path: Path) 
 
 
 def test_where_no_group_may_be_made_there_is_none() -> None:
-    made = MemoryGroup.make("x/nowhere/y", 1 << 30)  # no folder of this name can be made anywhere
+    made = Group.make("x/nowhere/y", memory_bytes=1 << 30, processes=10)  # no folder of this name can be made anywhere
     assert made is None

@@ -93,9 +93,12 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-async def start(command: Command, *, tag: str) -> Process:
-    """Start ``command``, stdin null, tagged. Raises an ``AgentError`` that says why it cannot be started."""
-    process = Process(_spawn(command, tag), tag)
+async def start(command: Command, *, tag: str, waiting: bool = False) -> Process:
+    """Start ``command``, stdin null, tagged. Raises an ``AgentError`` that says why it cannot be started.
+
+    ``waiting``: its stdin is a pipe, and it does nothing until something comes there (``Process.hand_over``).
+    """
+    process = Process(_spawn(command, tag, subprocess.PIPE if waiting else subprocess.DEVNULL), tag)
     try:
         await process.connect()
     except BaseException:
@@ -165,6 +168,21 @@ class Process:
             transport, _ = await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), pipe)
             self._transports.append(transport)
 
+    def hand_over(self, tag: str, message: bytes) -> bool:
+        """Have one that was started waiting belong to ``tag`` from now on, and tell it what to do; whether it was told.
+
+        One that was not is of no use any more. ``message`` has to fit into a pipe (64 KiB).
+        """
+        pipe = self._popen.stdin
+        if pipe is None or self.exit is not None or not marks.put(self.pid, tag):
+            return False
+        self.tag = tag
+        try:
+            with pipe:
+                return pipe.write(message) == len(message)
+        except OSError:
+            return False
+
     @property
     def exit(self) -> Exit | None:
         """How it ended; ``None`` while it runs."""
@@ -188,13 +206,13 @@ class Process:
 
     def usage(self) -> tree.Usage:
         """What the child and its descendants use now. Blocks some milliseconds: for a thread."""
-        seen = {process for process in self._known | tree.descendants(self.pid) if process.is_running()}
+        seen = {process for process in self._known | tree.family(self.pid, self.tag) if process.is_running()}
         self._known = seen
         return tree.usage(seen)
 
     def pids(self) -> list[int]:
         """The child and its descendants. Blocks some milliseconds: for a thread."""
-        return [process.pid for process in tree.descendants(self.pid)]
+        return [process.pid for process in tree.family(self.pid, self.tag)]
 
     async def stop(self, *, grace_s: float) -> None:
         """End it and all it started: SIGTERM to the group, up to ``grace_s`` seconds, SIGKILL to what is left.
@@ -242,6 +260,8 @@ class Process:
         """Let go of the pipes; what was not read is lost."""
         for transport in self._transports:
             transport.close()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
         for pipe in (self._popen.stdout, self._popen.stderr)[len(self._transports) :]:  # never connected
             if pipe is not None:
                 pipe.close()
@@ -316,7 +336,7 @@ def _waited(pid: int, options: int) -> tuple[Exit, resource.struct_rusage | None
     return (Exit.of(os.waitstatus_to_exitcode(status)), used) if found else None
 
 
-def _spawn(command: Command, tag: str) -> subprocess.Popen[bytes]:
+def _spawn(command: Command, tag: str, stdin: int) -> subprocess.Popen[bytes]:
     if not command.argv:
         raise InvalidInput("Nothing can be started: the command is empty.")
     try:
@@ -325,7 +345,7 @@ def _spawn(command: Command, tag: str) -> subprocess.Popen[bytes]:
                 command.argv,
                 cwd=command.cwd,
                 env={**command.env, TAG: tag},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,

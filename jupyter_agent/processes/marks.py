@@ -49,6 +49,15 @@ if sys.platform == "linux":
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_RTTIME, (wanted, limits[1]))
 
+    def put(pid: int, tag: str) -> bool:
+        """Give the tag's mark to a process that was started before it had one of its own; whether that was possible."""
+        with contextlib.suppress(OSError, ValueError):
+            most = resource.prlimit(pid, resource.RLIMIT_RTTIME)[1]
+            if most == resource.RLIM_INFINITY:
+                resource.prlimit(pid, resource.RLIMIT_RTTIME, (mark_of(tag), most))
+                return True
+        return False
+
     def clear(pid: int) -> None:
         """Take the mark from a process, whosever it is."""
         with contextlib.suppress(OSError, ValueError):
@@ -69,6 +78,10 @@ else:
     def given(tag: str) -> Iterator[None]:  # noqa: ARG001 - the signature that Linux needs
         """There is no such limit here."""
         yield
+
+    def put(pid: int, tag: str) -> bool:  # noqa: ARG001 - the signature that Linux needs
+        """There is no such limit here."""
+        return False
 
     def clear(pid: int) -> None:
         """There is no such limit here."""

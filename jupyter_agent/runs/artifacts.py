@@ -91,25 +91,49 @@ def changed_since(folder: Path, since_s: float) -> list[str]:
     return sorted(name for name, found in _files(folder) if found.st_ctime >= since_s)
 
 
-def keep(run_folder: Path, work: Path | None, names: Sequence[str], named: Sequence[str]) -> Kept:
+def keep(
+    run_folder: Path,
+    work: Path | None,
+    names: Sequence[str],
+    named: Sequence[str],
+    *,
+    most_bytes: int | None = None,
+) -> Kept:
     """Move ``names`` from ``work`` to the run's artifacts; list those, and the files that the run ``named``.
 
     What is named is relative to ``run_folder``: a file there stays where it is, one in ``work`` is moved like the
-    others, and what is none of the run's own regular files is left out.
+    others, and what is none of the run's own regular files is left out. Of ``names`` those are moved that have
+    ``most_bytes`` together.
     """
     own = [name for name in dict.fromkeys(named) if is_own(run_folder, name)]
     inside = [] if work is None else [path for name in own if (path := run_folder / name).is_relative_to(work)]
     listed = [name for name in own if run_folder / name not in inside]
     failure = None
     if work is not None:
-        wanted = list(dict.fromkeys([*names, *(str(path.relative_to(work)) for path in inside)]))
+        fitting = _fitting(work, names, most_bytes)
+        wanted = list(dict.fromkeys([*fitting, *(str(path.relative_to(work)) for path in inside)]))
         moved, failure = _move_all(
             wanted[: MOST - min(MOST, len(listed))], work, run_folder / FOLDER, taken=set(listed)
         )
+        if left_out := len(names) - len(fitting):
+            failure = f"{left_out} files were not kept: they are larger than the run's files may be."
         if (more := len(wanted) + len(listed) - MOST) > 0:
             failure = f"Only {MOST} files of a run are kept: {more} were left out."
         listed += moved
     return Kept([_described(run_folder, name) for name in listed[:MOST]], failure)
+
+
+def _fitting(work: Path, names: Sequence[str], most_bytes: int | None) -> list[str]:
+    """The names of files that have so many bytes together, in their order."""
+    if most_bytes is None:
+        return list(names)
+    chosen, room = [], most_bytes
+    for name in names:
+        with contextlib.suppress(OSError):
+            if (size := (work / name).lstat().st_blocks * 512) <= room:
+                chosen.append(name)
+                room -= size
+    return chosen
 
 
 def path_of(run_folder: Path, name: str) -> Path:

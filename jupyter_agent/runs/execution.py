@@ -6,8 +6,6 @@ import asyncio
 import codecs
 import dataclasses
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,16 @@ from jupyter_agent.errors import AgentError, Failed
 from jupyter_agent.processes import Command, Exit, Process, Reaper
 from jupyter_agent.runs import artifacts
 from jupyter_agent.runs.events import EventFile, Reported
-from jupyter_agent.runs.memory import MemoryGroup
+from jupyter_agent.runs.looks import Looks, over_memory, over_processes
+from jupyter_agent.runs.memory import Group
 from jupyter_agent.runs.run import Prepared, Run
-from jupyter_agent.runs.verdict import Cause, Ending, Stop, Verdict, one_line, verdict
+from jupyter_agent.runs.verdict import Ending, Verdict, one_line, verdict
 from jupyter_agent.state import RunState, now
 
 READ_BYTES = 64 << 10
 
 EVENTS_PAUSE_S = 0.1
 """Between two looks at the size of the event file."""
-
-FIRST_LOOKS_S = (0.02, 0.2)
-"""A run's use of memory and CPU is first looked at this soon, so that short ones have figures, too."""
-
-LOOK_PAUSE_S = 1.0
-LONGEST_LOOK_PAUSE_S = 5.0
-"""Without a memory limit the looks become rarer: each one reads a little of every process of the system."""
 
 LEFTOVERS_GRACE_S = 1.0
 """What is left of the tree when the child itself has ended is given this long."""
@@ -40,21 +32,6 @@ RESCUE_S = 60.0
 
 LAST_LINES = 4096
 """Characters of stderr that are kept to find its last line."""
-
-
-@dataclass
-class Used:
-    """The most that was seen of a run's use: resident bytes at once, CPU seconds in all."""
-
-    peak_memory: int | None = None
-    cpu_s: float | None = None
-
-    def saw(self, memory_bytes: int | None, cpu_s: float | None) -> None:
-        """Take in one look; ``None`` is what nobody knows."""
-        if memory_bytes:
-            self.peak_memory = max(self.peak_memory or 0, memory_bytes)
-        if cpu_s is not None:
-            self.cpu_s = max(self.cpu_s or 0.0, cpu_s)
 
 
 async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verdict, dict[str, Any]]:
@@ -72,16 +49,20 @@ async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verd
     await asyncio.to_thread(execution.read_reports)  # the rescue may have added to them
     if refused := execution.reported.refused:
         run.note(f"There was no room for {len(refused)} of the results: {', '.join(sorted(refused))[:1000]}")
-    kept = await asyncio.to_thread(_keep_files, run.folder, workdir, before, execution.reported.artifacts)
+    kept = await asyncio.to_thread(
+        _keep_files, run.folder, workdir, before, execution.reported.artifacts, run.limits.files_bytes
+    )
     decided = verdict(ending)
     if kept.error is not None:
         decided = dataclasses.replace(decided, error=f"{decided.error or ''} {kept.error}".strip())
     return decided, {**execution.facts(ending.exit), "artifacts": kept.artifacts}
 
 
-def _keep_files(folder: Path, workdir: Path | None, before: artifacts.Snapshot, named: list[str]) -> artifacts.Kept:
+def _keep_files(
+    folder: Path, workdir: Path | None, before: artifacts.Snapshot, named: list[str], most_bytes: int | None
+) -> artifacts.Kept:
     names = [] if workdir is None else artifacts.changed(workdir, before)
-    return artifacts.keep(folder, workdir, names, named)
+    return artifacts.keep(folder, workdir, names, named, most_bytes=most_bytes)
 
 
 async def _rescue(run: Run, prepared: Prepared) -> None:
@@ -101,7 +82,8 @@ class _Execution:
         self._run = run
         self._prepared = prepared
         self._events = EventFile(prepared.events) if prepared.events is not None else None
-        self._used = Used()
+        self._looks = Looks(run)
+        self._used = self._looks.used
         self._last_lines = ""
 
     @property
@@ -128,7 +110,8 @@ class _Execution:
         """From the start to the end of the child and of all it started."""
         group = await self._make_group()
         try:
-            process = await processes.start(command, tag=self._run.row.id)
+            start = self._prepared.start or processes.start
+            process = await start(command, tag=self._run.row.id)
             try:
                 reaper.watch(self._run.row.id, process.pid)
                 self._tell_start(process)
@@ -141,9 +124,14 @@ class _Execution:
             if group is not None:
                 await asyncio.to_thread(group.remove)
 
-    async def _make_group(self) -> MemoryGroup | None:
-        limit = self._run.limits.memory_bytes
-        return None if limit is None else await asyncio.to_thread(MemoryGroup.make, self._run.row.id, limit)
+    async def _make_group(self) -> Group | None:
+        limits, name = self._run.limits, self._run.row.id
+        await asyncio.to_thread(self._looks.begin)
+        if limits.memory_bytes is None and limits.processes is None:
+            return None
+        return await asyncio.to_thread(
+            lambda: Group.make(name, memory_bytes=limits.memory_bytes, processes=limits.processes)
+        )
 
     def _tell_start(self, process: Process) -> None:
         self._run.change(
@@ -154,14 +142,14 @@ class _Execution:
             environment=self._prepared.environment,
         )
 
-    async def _see_through(self, process: Process, group: MemoryGroup | None) -> Exit:
-        run = self._run
+    async def _see_through(self, process: Process, group: Group | None) -> Exit:
+        run, looks = self._run, self._looks
         async with asyncio.TaskGroup() as tasks:
             pumps = [tasks.create_task(self._pump("stdout", process)), tasks.create_task(self._pump("stderr", process))]
             stopping = tasks.create_task(self._stop_when_asked(process))
             watching = [
                 tasks.create_task(watch)
-                for watch in (self._limit_wall_time(), self._look_at_use(process, group), self._follow_events())
+                for watch in (looks.at_time(), looks.at_use(process, group), looks.at_files(), self._follow_events())
             ]
             exit_ = await process.wait()
             run.no_more_stops()
@@ -180,6 +168,7 @@ class _Execution:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             while data := await reader.read(READ_BYTES):
+                self._looks.printed(len(data))
                 self._take(stream, decoder.decode(data))
                 await self._run.output.room()
         except OSError as error:
@@ -198,57 +187,25 @@ class _Execution:
         hurried = self._run.stop is not None and self._run.stop.hurried
         await process.stop(grace_s=0 if hurried else self._run.limits.grace_s)
 
-    async def _limit_wall_time(self) -> None:
-        limit_s = self._run.limits.wall_s
-        if limit_s is not None:
-            await asyncio.sleep(limit_s)
-            self._run.ask_to_stop(
-                Stop(Cause.WALL_TIME, f"The run was stopped: it took longer than its limit of {limit_s:g} s.")
-            )
-
-    async def _look_at_use(self, process: Process, group: MemoryGroup | None) -> None:
-        if group is not None:
-            await asyncio.to_thread(lambda: group.add(process.pids()))
-        limit = self._run.limits.memory_bytes
-        for pause_s in _pauses(limited=limit is not None):
-            await asyncio.sleep(pause_s)
-            used = await asyncio.to_thread(process.usage)
-            self._used.saw(used.memory_bytes, used.cpu_s)
-            if limit is not None and used.memory_bytes > limit:
-                self._run.ask_to_stop(Stop(Cause.LIMIT, over_memory(limit), hurried=True))
-
     async def _follow_events(self) -> None:
         while self._events is not None:
             await asyncio.sleep(EVENTS_PAUSE_S)
             if self._events.has_more() and await asyncio.to_thread(self._events.read):
                 self._run.show(progress=self.reported.progress, results=dict(self.reported.results))
 
-    def _ending(self, process: Process, exit_: Exit, group: MemoryGroup | None) -> Ending:
+    def _ending(self, process: Process, exit_: Exit, group: Group | None) -> Ending:
         self.read_reports()
         limit = self._run.limits.memory_bytes
         if process.peak_is_exact or self._used.peak_memory is None:
             self._used.saw(process.peak_memory_bytes, None)
         self._used.saw(None if group is None else group.peak_bytes, process.cpu_s)
+        if group is not None and group.refused_processes:
+            self._run.note(over_processes(self._run.limits.processes or 0).replace("was killed: it had", "wanted"))
         return Ending(
             exit_,
-            stop=self._run.stop,
+            stop=self._run.stop or self._looks.over_files(),
             out_of_memory=over_memory(limit) if limit is not None and group is not None and group.exceeded else None,
             kernel_died=self.reported.kernel_died,
             told=self.reported.error,
             last_line=next((line for line in reversed(self._last_lines.splitlines()) if one_line(line)), ""),
         )
-
-
-def over_memory(limit_bytes: int) -> str:
-    """The sentence for a run that used more memory than it may."""
-    return f"The run was killed: it used more than its memory limit of {limit_bytes / (1 << 20):.0f} MiB."
-
-
-def _pauses(*, limited: bool) -> Iterator[float]:
-    """Seconds between two looks at what a run uses."""
-    yield from FIRST_LOOKS_S
-    pause_s = LOOK_PAUSE_S
-    while True:
-        yield pause_s
-        if not limited:
-            pause_s = min(pause_s * 2, LONGEST_LOOK_PAUSE_S)

@@ -1,8 +1,8 @@
-"""A run's memory limit: by a cgroup of its own where one may be made, else by looking at its processes.
+"""A run's limits of memory and processes: by a cgroup of its own where one may be made, else by looking at both.
 
 A cgroup (version 2) can be made where a part of the tree was delegated to us: below a systemd service with
 ``Delegate=``, below a user's own slice, or in a container with a writable cgroup file system. The kernel then keeps the
-limit exactly; everywhere else the tree's resident memory is looked at once a second.
+limits exactly; everywhere else the tree's resident memory is looked at once a second, its processes more often.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from typing import Self
 ROOT = Path("/sys/fs/cgroup")
 
 
-class MemoryGroup:
-    """A cgroup of a run; made by ``MemoryGroup.make``. Everything here is a few small file accesses."""
+class Group:
+    """A cgroup of a run; made by ``Group.make``. Everything here is a few small file accesses."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def make(cls, name: str, limit_bytes: int) -> Self | None:
-        """A new group with this limit; ``None`` where none may be made."""
+    def make(cls, name: str, *, memory_bytes: int | None, processes: int | None) -> Self | None:
+        """A new group with these limits; ``None`` where none may be made."""
+        wanted = {"memory": memory_bytes, "pids": processes}
+        limits = {controller: limit for controller, limit in wanted.items() if limit is not None}
         for parent in _candidates():
             group = cls(parent / f"jupyter-agent-{name}")
             try:
-                _enable(parent)
+                _enable(parent, limits)
                 group.path.mkdir()
-                group._write("memory.max", str(limit_bytes))
+                for controller, limit in limits.items():
+                    group._write(f"{controller}.max", str(limit))
             except OSError:
                 group.remove()
                 continue
@@ -54,6 +57,11 @@ class MemoryGroup:
     def exceeded(self) -> bool:
         """Whether the kernel killed something for the limit."""
         return self._number("memory.events", "oom_kill ") > 0
+
+    @property
+    def refused_processes(self) -> bool:
+        """Whether the kernel refused to make a process for the limit."""
+        return self._number("pids.events", "max ") > 0
 
     @property
     def peak_bytes(self) -> int | None:
@@ -107,8 +115,8 @@ def _is_delegated(group: Path) -> bool:
     return False
 
 
-def _enable(group: Path) -> None:
-    """See that groups below have the memory controller. Raises ``OSError`` where that cannot be."""
+def _enable(group: Path, controllers: Iterable[str]) -> None:
+    """See that groups below have the controllers. Raises ``OSError`` where that cannot be."""
     subtree = group / "cgroup.subtree_control"
-    if "memory" not in subtree.read_text().split():
-        subtree.write_text("+memory")
+    for controller in set(controllers) - set(subtree.read_text().split()):
+        subtree.write_text(f"+{controller}")
