@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from jupyter_agent.packages.archives import Bounds
 from jupyter_agent.packages.entries import entry_point, guess_language, package_root, platform_name
 from jupyter_agent.packages.exchange import Published, publish, remove
 from jupyter_agent.packages.manifest import Manifest
 from jupyter_agent.packages.packing import pack
 from jupyter_agent.packages.preparations import Preparations
-from jupyter_agent.packages.unpacking import Bounds, unpack
+from jupyter_agent.packages.unpacking import unpack
 from jupyter_agent.packages.versions import Versions, archive_of
 
 __all__ = [

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_agent.errors import AccessDenied, AgentError, Conflict, Failed, Unavailable
 from jupyter_agent.openflow.rights import ADMINS, ROOT, Right, allowed
+from jupyter_agent.packages.archives import BOUNDS, Bounds
 from jupyter_agent.packages.manifest import Manifest
 from jupyter_agent.packages.packing import pack
-from jupyter_agent.packages.unpacking import BOUNDS, Bounds
 from jupyter_agent.waiting import to_its_end
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from pathspec import GitIgnoreSpec
 
 from jupyter_agent.errors import Failed, InvalidInput
+from jupyter_agent.packages.archives import BOUNDS, Bounds
 from jupyter_agent.packages.entries import entry_point
 from jupyter_agent.packages.manifest import FILES, Manifest, manifest_file
-from jupyter_agent.packages.unpacking import BOUNDS, Bounds, check_distinct, safe_path
+from jupyter_agent.packages.unpacking import check_distinct, safe_path
 
 NEVER_PACKED = GitIgnoreSpec.from_lines(
     [

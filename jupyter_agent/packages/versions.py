@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agent.errors import AgentError, Failed, InvalidInput
 from jupyter_agent.folders import remove_tree
 from jupyter_agent.home import read_json, write_private
-from jupyter_agent.packages.unpacking import BOUNDS, Bounds, unpack
+from jupyter_agent.packages.archives import BOUNDS, Bounds
+from jupyter_agent.packages.unpacking import unpack
 from jupyter_agent.waiting import to_its_end
 
 if TYPE_CHECKING:

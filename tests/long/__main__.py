@@ -30,12 +30,13 @@ SUITES = {
     "preparation_kills": "test_preparations.py::test_one_that_is_killed_while_it_makes_leaves_nothing_that_counts",
     "protocol_examples": "test_openflow_protocol.py",
     "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
-    "archive_examples": "test_packages.py",
+    "archive_examples": "test_packages_archives.py",
     "queue_kills": "test_hub_queues.py::test_kill_9_amid_messages_delivers_each_once",
     "watch_paths": "test_hub_watches.py::test_a_compiled_path_means_what_the_path_means",
     "transfer_examples": "test_hub_transfer.py::test_any_document_comes_back",
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
+    "restore_kills": "test_backup.py::TestBrokenOff::test_kill_9_at_any_moment_leaves_one_home_or_the_other",
 }
 PORTIONS = 4
 
