@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all: lint, types, layers, front end, Python tests, browser tests.
-# Needs Python 3.11 and Node 20; installs Debian's Chromium, cargo, JDK and PHP where it may (root and apt).
+# Needs Python 3.11 and Node 20; installs Debian's Chromium, cargo, JDK, PHP, zsh, fish where it may.
 # Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,9 +13,9 @@ say "Python packages"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ".[test]"
 export PATH="$PWD/$venv/bin:$PATH"
 
-say "Browser, compilers, official clients, a second opinion on queries"
+say "Browser, compilers, shells, official clients, a second opinion on queries"
 lacking() {
-  command -v chromium >/dev/null || echo chromium
+  for program in chromium zsh fish; do command -v "$program" >/dev/null || echo "$program"; done
   cargo --version >/dev/null 2>&1 || echo cargo
   javac -version >/dev/null 2>&1 || echo default-jdk-headless
   php --version >/dev/null 2>&1 || echo php-cli

@@ -245,6 +245,20 @@ async def test_a_broken_first_line_is_told(
     assert sentence in told(row)
 
 
+async def test_an_interpreter_may_come_with_the_package(runner: Runner, tmp_path: Path) -> None:
+    files = {"bin/own": '#!/bin/sh\necho "own runs $(basename "$1")"\n', "main": "#!bin/own\n"}
+    folder = package(tmp_path / "p", "exec", files, main="main")
+    (folder / "bin" / "own").chmod(0o755)
+    row = await runner.run(folder)
+    assert runner.output(row) == "own runs main\n", told(row)
+
+
+async def test_no_screen_is_put_around_a_program(runner: Runner, recorder: Recorder) -> None:
+    recorder.add("xvfb-run")
+    row = await runner.run(PACKAGES / "exec", {"name": "you", "exit": 0})
+    assert (row.state, recorder.calls) == (RunState.SUCCEEDED, [])
+
+
 def test_first_lines_are_read_as_the_kernel_reads_them(tmp_path: Path) -> None:
     file = tmp_path / "f"
     for line, words in {

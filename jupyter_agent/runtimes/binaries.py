@@ -82,6 +82,8 @@ def check_program(file: Path) -> None:
 def check_interpreter(file: Path, words: tuple[str, ...]) -> None:
     """Raise ``Failed`` when a first line's interpreter is not here, also one that ``env`` would look for."""
     interpreter = words[0] if words else ""
+    if interpreter and not Path(interpreter).is_absolute():  # it counts from the run's folder, and is seen then
+        return
     wanted = _through_env(words[1]) if len(words) > 1 and Path(interpreter).name == "env" else interpreter
     if not interpreter or (wanted and not shutil.which(wanted)) or not os.access(interpreter, os.X_OK):
         raise Failed(
