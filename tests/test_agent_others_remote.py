@@ -259,3 +259,42 @@ async def test_half_a_character_waits_for_its_other_half(run: RemoteRun) -> None
 async def test_messages_that_mean_nothing(run: RemoteRun) -> None:
     row = tell(run, {}, {"command": 5}, {"command": "runpackage"}, {"command": "listprocesses", "success": True})
     assert row.state == "queued"
+
+
+def piece(at: int, text: str) -> dict[str, Any]:
+    return {"command": "stream", "data": text, "offset": at, "next": at + len(text)}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [piece(0, "abc"), piece(3, "def")],
+        [piece(0, "abc"), piece(0, "abc"), piece(3, "def")],
+        [piece(0, "abc"), piece(0, "abcd"), piece(2, "cdef")],
+        [piece(0, "ab"), piece(4, "ef"), piece(0, "abcdef")],
+        [piece(2, "cdef"), piece(0, "abcd"), piece(2, "cdef")],
+    ],
+)
+async def test_output_that_says_where_it_stands(run: RemoteRun, messages: list[dict[str, Any]]) -> None:
+    run.subscribed = "q"
+    tell(run, *messages)
+    await run.output.flush()
+    assert run.output.tail(99) == "abcdef"
+
+
+async def test_a_piece_that_never_comes_is_asked_for_once(run: RemoteRun) -> None:
+    run.subscribed = "q"
+    tell(run, piece(0, "ab"), piece(4, "ef"))
+    assert run.subscribed == ""
+    run.subscribed = "q"
+    tell(run, piece(4, "ef"))
+    assert run.subscribed == "q"
+    await run.output.flush()
+    assert run.output.tail(99) == "abef"
+
+
+@pytest.mark.parametrize(("at", "end"), [("0", 3), (0, None), (-1, 2), (5, 2), (True, 3), (0.5, 3)])
+async def test_positions_that_are_none(run: RemoteRun, at: object, end: object) -> None:
+    tell(run, {"command": "stream", "data": "abc", "offset": at, "next": end})
+    await run.output.flush()
+    assert run.output.tail(99) == "abc"

@@ -232,8 +232,11 @@ class TestWithoutAnAgent:
         server = jupyter(config=READ_ONLY)
         with server.client() as client:
             assert client.get("status").status_code == 200
-            for path in ("start", "packages", "runs", "runs/x/cancel"):
-                answer = client.post(path, json={})
+            for method, path in (
+                *(("POST", each) for each in ("start", "packages", "runs", "runs/x/cancel", "agents/x/cancel")),
+                ("DELETE", "packages/x"),
+            ):
+                answer = client.request(method, path, json={})
                 assert answer.status_code == 403
                 assert "jupyter_agent" in answer.json()["message"]
         assert running_agent(home) is None
@@ -336,6 +339,28 @@ class TestForwarding:
             assert client.get("runs", params={"limit": 1}).json()["runs"][0]["id"] == run.json()["id"]
             missing = client.get("runs/none")
             assert (missing.status_code, missing.json()["reason"]) == (404, "NotFound")
+
+    def test_keys_deletions_and_other_agents_pass(self, shared: tuple[Jupyter, Home], package: Path) -> None:
+        server, home = shared
+        with server.client() as client, server.browser() as browser:
+            published = client.post("packages", json={"path": str(package)}).json()["id"]
+            key = {"Idempotency-Key": "once"}
+            first, again = [client.post(f"packages/{published}/runs", json={}, headers=key).json() for _ in range(2)]
+            assert (first["id"], first["key"]) == (again["id"], "once")
+            ended(start_agent(home), first["id"])
+            repeated = client.post(f"runs/{first['id']}/rerun", json={})
+            assert (repeated.status_code, repeated.json()["rerun_of"]) == (202, first["id"])
+            own = client.get("status").json()["slug"]
+            assert own in [agent["slug"] for agent in client.get("agents").json()]
+            assert client.get(f"agents/{own}/runs").status_code == 200
+            described = client.get("openapi.yaml")
+            assert described.text.startswith("openapi: 3")
+            assert "html" not in described.headers["Content-Type"]
+            assert browser.delete(f"packages/{published}").status_code == 403
+            ended(start_agent(home), repeated.json()["id"])
+            removed = client.delete(f"packages/{published}")
+            assert (removed.status_code, removed.content) == (204, b"")
+            assert client.get(f"packages/{published}").status_code == 404
 
     def test_what_runs_made_is_shown_in_a_sandbox(self, shared: tuple[Jupyter, Home], package: Path) -> None:
         server, home = shared

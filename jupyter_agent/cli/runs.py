@@ -38,8 +38,7 @@ def list_runs(context: Context, given: argparse.Namespace) -> int:
         terminal = console.width(console.out) is not None
         when, name = (short_time, _short) if terminal else (local_time, str)
         rows = [
-            (state_text(console, r), r["package"], when(r["created"]), took(r), name(r["id"]), _remark(r))
-            for r in found
+            (state_text(console, r), _what(r), when(r["created"]), took(r), name(r["id"]), _remark(r)) for r in found
         ]
         head = ("STATE", "PACKAGE", "CREATED", "TOOK", "RUN", "")
         console.rows(head, rows, soft=(1, 5), colours=[state_colour(r) for r in found])
@@ -65,6 +64,17 @@ def _runs(agent: AgentClient, *, limit: int, **filters: str | None) -> list[dict
 def _short(run_id: str) -> str:
     """The time in a run's id, which is enough to find it."""
     return run_id.rpartition("-")[0] or run_id
+
+
+def _what(run: dict[str, Any]) -> str:
+    return f"{run['package']} (preparation)" if run["kind"] == "prepare" else str(run["package"])
+
+
+def _attempt(run: dict[str, Any]) -> str | None:
+    if not run["retries"]:
+        return None
+    next_at = f", the next one at {local_time(run['next_attempt'])}" if run["next_attempt"] else ""
+    return f"{run['attempt']} of {run['retries'] + 1}{next_at}"
 
 
 def _remark(run: dict[str, Any]) -> str:
@@ -118,7 +128,11 @@ def _facts(context: Context, run: dict[str, Any]) -> Iterator[tuple[str, object]
     yield "Run", run["id"]
     yield "State", state_text(context.console, run)
     yield "Error", run["error"]
-    yield "Package", f"{run['package']} {run['version'] or ''}"
+    yield "Package", f"{_what(run)} {run['version'] or ''}"
+    yield "Attempt", _attempt(run)
+    yield "Repeats", run["rerun_of"]
+    yield "Key", run["key"]
+    yield "Priority", run["priority"]
     yield "Path", run["path"]
     yield "Language", run["language"]
     yield "Asked for by", f"{run['who']} ({run['trigger']})"

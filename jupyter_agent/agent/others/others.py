@@ -44,13 +44,16 @@ MISSED = 4
 ABSENT = 3
 """Looks in a row at which the agent did not know the run any more: its end was told while nobody heard it."""
 
+UNTAKEN_S = 600.0
+"""In which an old agent may fetch a package before it lists the run."""
+
 SETTLE_S = 2.0
 """In which the output that is sent again after a new subscription has come."""
 
 GRACE_S = 2.0
 """For the message that tells how a run ended, after its output has."""
 
-KEPT = 100
+KEPT = 50
 """Ended runs of other agents whose output is kept."""
 
 
@@ -184,7 +187,11 @@ class Others:
         run = await self.follow(wanted, run_id)
         if not run.ended:
             run.asked_to_end = True
-            await self._ask(run.agent, {"command": "kill", "id": run.row.id, "streamid": run.row.id})
+            try:
+                await self._ask(run.agent, {"command": "kill", "id": run.row.id, "streamid": run.row.id})
+            except ServerRefused:
+                run.asked_to_end = False
+                raise
         return run
 
     async def cancel_all(self, wanted: str) -> int:
@@ -390,8 +397,8 @@ class Others:
                 raise TimedOut(f"The agent {agent.slug} did not answer within {timeout_s:.0f} s.") from None
 
     async def _list(self, agent: OtherAgent) -> list[dict[str, Any]]:
-        """Its processes. Asking for them subscribes us to the output of all (protocol §15), which is undone."""
-        answer = await self._ask(agent, {"command": "listprocesses"})
+        """Its processes. Asking subscribes us to the output of all (protocol §15), unless it is one of ours: undone."""
+        answer = await self._ask(agent, {"command": "listprocesses", "stream": False})
         if not agent.is_old and self._answers is not None:
             undo = {"command": "removecommandstreamid", "streamqueue": self._answers.name}
             await self._send(agent, undo, new_id(), quiet=True)
@@ -401,9 +408,14 @@ class Others:
         )
 
     async def _answer(self, event: QueueEvent) -> None:
-        answer = self._asked.get(event.correlation_id)
-        if answer is not None and not answer.done() and isinstance(event.data, dict):
-            answer.set_result({key: value for key, value in event.data.items() if key not in ("__jwt", "__user")})
+        if not isinstance(event.data, dict):
+            return
+        data = {key: value for key, value in event.data.items() if key not in ("__jwt", "__user")}
+        answer, run = self._asked.get(event.correlation_id), self._runs.get(event.correlation_id)
+        if answer is not None and not answer.done():
+            answer.set_result(data)
+        elif answer is None and run is not None:
+            run.answered_late(data)
 
     async def _hear(self, event: QueueEvent) -> None:
         run = self._runs.get(event.correlation_id)
@@ -421,8 +433,7 @@ class Others:
         """Have the run's output sent to our queue as it is named now, from its beginning where the agent keeps it."""
         await self._queues()
         queue = self._streams.name if self._streams else ""
-        if not run.agent.is_old:  # that one sends nothing again
-            run.seam.begin_again()
+        run.begin_again()
         await self._ask(
             run.agent, {"command": "setstreamid", "id": run.row.id, "streamid": run.row.id, "streamqueue": queue}
         )
@@ -470,7 +481,8 @@ class Others:
             return
         listed = {each.get("id") for each in await self._list(agent)}
         for run in silent:
-            run.absent = 0 if run.row.id in listed or not run.accepted.is_set() else run.absent + 1
+            taken = run.accepted.is_set() or time.monotonic() - run.heard_s > UNTAKEN_S
+            run.absent = run.absent + 1 if taken and run.row.id not in listed else 0
             if run.absent >= ABSENT:
                 run.end_as_claimed()
 

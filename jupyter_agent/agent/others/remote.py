@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jupyter_agent.agent.others.directory import OtherAgent
 from jupyter_agent.agent.others.seam import Seam
@@ -83,6 +83,9 @@ class RemoteRun:
         """It is over, and its output is all there."""
         self.accepted = asyncio.Event()
         """There was a sign that the other agent has taken it."""
+        self._position = 0
+        """In its log, up to which its output has come, where its agent tells that."""
+        self._hole: int | None = None
         self._on_change = on_change
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -102,7 +105,7 @@ class RemoteRun:
         match message.get("command"):
             case "stream":
                 self._started()
-                self._print(self.seam.take(output_of(message.get("data"))))
+                self._heard(message)
             case "completed":
                 self.over_s = self.over_s or time.monotonic()
             case "runpackage" | "testrunpackage" | "preparepackage" if message.get("completed") is True:
@@ -112,6 +115,18 @@ class RemoteRun:
         """The answer to the request that asked for it, when that is its end: a preparation, a run for a test."""
         if not self.ended:
             self._told_end({"exitcode": 0 if message.get("success") is True else 1, **message})
+
+    def answered_late(self, message: Mapping[str, Any]) -> None:
+        """An answer to what started it that came when nobody waited for it any more; only a refusal is news."""
+        if message.get("command") == "timeout":
+            self.lose(f"The agent {self.row.agent} did not take the command: it has just gone.")
+        elif message.get("success") is not True:
+            self._end(RunState.FAILED, error=sentence_of(message.get("error")))
+
+    def begin_again(self) -> None:
+        """Its output may be sent from the beginning once more; where it stands is told by comparing, or by itself."""
+        if not self._position and not self.agent.is_old:  # an old one sends nothing again
+            self.seam.begin_again()
 
     def settle(self) -> None:
         """What was sent again after a new subscription has come: the rest is new."""
@@ -132,6 +147,21 @@ class RemoteRun:
         self.accepted.set()
         if self.row.state is not RunState.RUNNING:
             self.change(state=RunState.RUNNING, started=self.row.started or now())
+
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        """Output. Agents of ours say where it stands in the run's log; of others it is told by comparing."""
+        data, at, end = output_of(message.get("data")), message.get("offset"), message.get("next")
+        if not (_is_number(at) and _is_number(end) and 0 <= at <= end):
+            self._print(self.seam.take(data))
+        elif end <= self._position:
+            return  # it came before
+        elif at > self._position and self._hole != self._position:
+            self._hole = self._position  # something never came: it is sent again after a new subscription
+            self.subscribed = ""
+        else:
+            new = data[self._position - at :] if at < self._position else data
+            self._position = end
+            self._print(self.seam.take(new))
 
     def _print(self, data: bytes) -> None:
         if text := self._decoder.decode(data):
@@ -181,6 +211,7 @@ class RemoteRun:
         self.accepted.set()
         if state is RunState.FAILED and not changes.get("error"):
             changes["error"] = "The run failed; its agent does not say why."
+        self.seam = Seam()  # what it held may be much
         self.row = dataclasses.replace(self.row, state=state, ended=now(), **changes)
         self._on_change(self)
 
@@ -212,5 +243,5 @@ def sentence_of(error: object) -> str | None:
     return (text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text)[:LONGEST_ERROR]
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
