@@ -154,7 +154,9 @@ class Agent(Configurable):
                 resume=lambda row: self.launcher.resumed(row),  # noqa: PLW0108 - the launcher is made after it
             )
             self.site = runtimes.Site(
-                environments=Environments(self.home.environments), preparations=Preparations(self.home.preparations)
+                environments=Environments(self.home.environments),
+                preparations=Preparations(self.home.preparations),
+                spares=await stack.enter_async_context(runtimes.Spares()),
             )
             self.versions = Versions(self.home.packages, bounds=self.bounds())
             await self.versions.open()

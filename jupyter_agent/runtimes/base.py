@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from jupyter_agent.environments import Environments
 from jupyter_agent.packages import Manifest, Preparations
 from jupyter_agent.runs import Prepared
+from jupyter_agent.runtimes.node_spare import Spares
 from jupyter_agent.runtimes.tools import Tool, Tools
 
 CHILD = (sys.executable, "-P")
@@ -42,11 +43,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Site:
-    """What the agent's machine offers to runtimes: environments, folders in which something is made once, programs."""
+    """What the agent's machine offers to runtimes: environments, folders in which something is made once, programs.
+
+    Where there are ``spares``, a node is kept ready for runs to come.
+    """
 
     environments: Environments
     preparations: Preparations
     tools: Tools = field(default_factory=Tools)
+    spares: Spares | None = None
 
 
 class Teller(Protocol):

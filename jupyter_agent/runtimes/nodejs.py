@@ -21,6 +21,7 @@ from jupyter_agent.runtimes.node_install import Installation
 from jupyter_agent.runtimes.node_modules import MODULES
 from jupyter_agent.runtimes.node_plan import planned
 from jupyter_agent.runtimes.node_project import TYPESCRIPT, Project, too_old
+from jupyter_agent.runtimes.node_spare import is_plain
 from jupyter_agent.runtimes.node_start import started
 from jupyter_agent.runtimes.tools import Tool
 
@@ -54,7 +55,7 @@ class NodeJs:
         installation = Installation(task, site, run, facts)
         if task.manifest is None:
             loader = await _loader(task, installation)
-            return Prepared(Command((node, *loader, str(task.entry)), task.folder, task.env))
+            return _quickly(Command((node, *loader, str(task.entry)), task.folder, task.env), node, site)
         project = await asyncio.to_thread(Project.read, task.folder)
         _refuse_old(project, facts[0])
         plan = planned(project, task.entry)
@@ -62,7 +63,7 @@ class NodeJs:
             await installation.ready(project, plan)
         if not plan.start and not await asyncio.to_thread(task.entry.is_file):
             raise NotFound(f"There is no {task.entry.name} in the package, also after it was built: see its main.")
-        return Prepared(started(project, plan, task, node, await _loader(task, installation)))
+        return _quickly(started(project, plan, task, node, await _loader(task, installation)), node, site)
 
     async def _facts(self, node: str, tag: str) -> Facts:
         changed = await asyncio.to_thread(lambda: Path(node).stat().st_mtime_ns)
@@ -73,6 +74,12 @@ class NodeJs:
                 raise Failed(f"node does not work: {done.output.strip() or done.exit}. Install Node.js again.")
             self.known[node, changed] = tuple(json.loads(done.output.splitlines()[-1]))
         return self.known[node, changed]
+
+
+def _quickly(command: Command, node: str, site: Site) -> Prepared:
+    """The command, by a node that is kept ready, if it is plain."""
+    plain = site.spares is not None and command.argv[0] == node and is_plain(command)
+    return Prepared(command, start=site.spares.start if site.spares is not None and plain else None)
 
 
 def _refuse_old(project: Project, version: str) -> None:

@@ -25,6 +25,9 @@ ROUNDS = 30
 PROGRAM = "const ms = require('ms'); console.log('first output', Date.now(), ms('2 days'));\n"
 MARK = b"first output"
 
+PAUSE_S = 0.5
+"""Between two turns, so that one agent's afterwork is none of the other's time."""
+
 PASSED_ON = ("PATH", "LANG", "TMPDIR")
 """Variables that all three have: others make node itself slower (``NODE_EXTRA_CA_CERTS`` by 40 ms)."""
 
@@ -36,12 +39,15 @@ PASSED_ON = ("PATH", "LANG", "TMPDIR")
     kind="comparison",
 )
 def package_start() -> Iterator[Figure]:
-    """Milliseconds over the queue on one hub, order and output of both agents by turns; and whole, with node's own."""
+    """Milliseconds over the queue on one hub, both agents and a bare node by turns; and whole, with node's own.
+
+    Ours has a node ready, so that it may be quicker than a bare one: less than nothing counts as 0.1 ms.
+    """
     with new_home() as home:
         ours, theirs, bare = asyncio.run(measured(home))
     ms = {name: statistics.median(times) for name, times in (("ours", ours), ("theirs", theirs), ("bare", bare))}
     peer = "@openiap/nodeagent 0.0.45"
-    yield Figure(round(ms["ours"] - ms["bare"], 1), "ms", peer, round(ms["theirs"] - ms["bare"], 1))
+    yield Figure(max(0.1, round(ms["ours"] - ms["bare"], 1)), "ms", peer, round(ms["theirs"] - ms["bare"], 1))
     yield Figure(round(ms["ours"], 1), "ms", peer, round(ms["theirs"], 1), "package_start_with_node")
 
 
@@ -67,6 +73,7 @@ async def measured(home: Home) -> tuple[list[float], list[float], list[float]]:
             for queue, found in times.items():
                 found.append(await order(caller, queue, package, f"{queue}-{turn}"))
             bare.append(await asyncio.to_thread(bare_start, folder))
+            await asyncio.sleep(PAUSE_S)
         return times[own][2:], times[other][2:], bare[2:]
 
 
