@@ -126,6 +126,14 @@ function There(props: IShared & { id: string; agent: IOtherAgent }): React.React
   ];
   return (
     <div className="jp-agent-There" id={id}>
+      {agent.online && problem !== null ? <Trouble>{problem}</Trouble> : null}
+      <RunsThere
+        agent={agent}
+        runs={agent.online ? runs : []}
+        troubled={problem !== null}
+        commands={commands}
+        trans={trans}
+      />
       <dl className="jp-agent-Facts">
         {facts.map(([name, text]) =>
           text ? (
@@ -136,14 +144,6 @@ function There(props: IShared & { id: string; agent: IOtherAgent }): React.React
           ) : null
         )}
       </dl>
-      {agent.online && problem !== null ? <Trouble>{problem}</Trouble> : null}
-      <RunsThere
-        agent={agent}
-        runs={agent.online ? runs : []}
-        troubled={problem !== null}
-        commands={commands}
-        trans={trans}
-      />
     </div>
   );
 }

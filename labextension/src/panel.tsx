@@ -20,9 +20,10 @@ import {
 } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
 import type { Message } from '@lumino/messaging';
+import { MessageLoop } from '@lumino/messaging';
 import type { ISignal } from '@lumino/signaling';
 import { Signal } from '@lumino/signaling';
-import { AccordionPanel } from '@lumino/widgets';
+import { AccordionPanel, Widget } from '@lumino/widgets';
 import * as React from 'react';
 
 import { Agents } from './agentlist';
@@ -76,9 +77,15 @@ export class AgentPanel extends SidePanel {
       <Agents {...shared} others={options.others} />,
       CommandIDs.refreshAgents
     );
+    this._heights.observe(this.header.node);
     if (this.content instanceof AccordionPanel) {
-      this.content.setRelativeSizes([3, 4, 3]);
+      this.content.setRelativeSizes([3, 4, 4]);
     }
+  }
+
+  override dispose(): void {
+    this._heights.disconnect();
+    super.dispose();
   }
 
   /** Whether the section of other agents is in view. */
@@ -112,6 +119,10 @@ export class AgentPanel extends SidePanel {
     this.addWidget(section);
   }
 
+  /** What is said at the top gets longer and shorter without Lumino's knowledge: the sections are to fit below it. */
+  private readonly _heights = new ResizeObserver(() =>
+    MessageLoop.postMessage(this.content, Widget.ResizeMessage.UnknownSize)
+  );
   private readonly _options: IAgentPanelOptions;
   private readonly _agents = new WatchedSection();
 }
@@ -312,10 +323,11 @@ function RunItem(props: {
   const ended = hasEnded(run);
   const taken = ended || contact ? elapsed(run, now) : null;
   const detail = [
+    waiting(run, now, trans),
     ...peculiarities(run, trans),
     ...(ended
       ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
-      : [waiting(run, now, trans), run.progress?.label ?? (run.state === 'preparing' ? trans.__('what it needs') : '')])
+      : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('what it needs') : '')])
   ];
   const args = { id: run.id };
   const entries: Entries = [

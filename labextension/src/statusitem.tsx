@@ -49,7 +49,7 @@ function StatusItem({ model, commands, trans }: IStatusItemOptions): React.React
       aria-label={trans.__('Agent: %1. Show its panel', text)}
       onClick={() => void commands.execute(CommandIDs.openPanel)}
     >
-      <Icon.react tag="span" className={`jp-agent-Mark-icon ${busy ? 'jp-agent-mod-turning' : ''}`} />
+      <Icon.react tag="span" className={`jp-agent-Mark-icon ${shown === 'busy' ? 'jp-agent-mod-turning' : ''}`} />
       <span>{trans.__('Agent: %1', text)}</span>
     </button>
   );

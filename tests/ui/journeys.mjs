@@ -180,6 +180,152 @@ const journeys = {
   }
 };
 
+/** A package runs on another agent: chosen, followed live, cancelled there, prepared there; without loading the page. */
+journeys.others = async page => {
+  await openPanel(page);
+  const name = await ask('publish');
+  const other = page.locator(`.jp-agent-Other[data-agent="${await ask('slug')}"]`);
+  await other.locator('.jp-agent-Mark', { hasText: 'Online' }).waitFor();
+  assert.equal(await page.locator('.jp-agent-Other').count(), 1, 'this agent is not one of the others');
+
+  await page.locator('.jp-agent-Item[data-package]', { hasText: name }).waitFor();
+
+  // By the keyboard: unfold it, open its menu, choose.
+  const fold = other.locator('.jp-agent-Item-open').first();
+  await fold.focus();
+  await page.keyboard.press('Enter');
+  await other.locator('.jp-agent-Empty', { hasText: 'Nothing runs there' }).waitFor();
+  assert.equal(await fold.getAttribute('aria-expanded'), 'true');
+  await page.keyboard.press('Shift+F10');
+  await page.locator('.lm-Menu-item', { hasText: 'Run a Package on' }).waitFor();
+  await page.keyboard.press('Escape');
+  await page.locator('.lm-Menu').waitFor({ state: 'detached' });
+  assert.ok(await fold.evaluate(it => it === document.activeElement), 'the focus is where it was');
+
+  const run = async () => {
+    await other.getByRole('button', { name: 'Run a package on' }).click();
+    await page.locator('.jp-Dialog select').selectOption({ label: `${name} 1.0.0` });
+    await page.keyboard.press('Enter');
+    await page.locator('.jp-Dialog', { hasText: `Run ${name} on` }).locator('.jp-mod-accept').click();
+    const view = page.locator('.jp-agent-RunView:visible');
+    await line(view, 'tick 3').waitFor(LONG);
+    return view;
+  };
+  const view = await run();
+  await runIs(view, 'Running');
+  assert.match(await view.locator('.jp-agent-Facts').textContent(), new RegExp(await ask('slug')));
+  await other.locator('.jp-agent-Run', { hasText: name }).waitFor();
+  await page.getByRole('button', { name: `Cancel ${name} on` }).click();
+  await runIs(view, 'Cancelled');
+  await other.locator('.jp-agent-Empty', { hasText: 'Nothing runs there' }).waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Cancel', exact: true }).isDisabled(), true);
+  const lines = await view.locator('.jp-agent-Console-line').allTextContents();
+  const ticks = lines.filter(text => text.startsWith('tick'));
+  assert.deepEqual(ticks.slice(0, -1), ticks.slice(0, -1).map((_, index) => `tick ${index}`), 'each line once, in order');
+
+  // Everything there is cancelled, after a question.
+  const second = await run();
+  await menu(page, fold, 'Cancel All Runs on');
+  await page.locator('.jp-Dialog', { hasText: 'whoever started it' }).locator('.jp-mod-warn').click();
+  await runIs(second, 'Cancelled');
+
+  await menu(page, fold, 'Prepare a Package on');
+  await page.locator('.jp-Dialog select').selectOption({ label: `${name} 1.0.0` });
+  await page.keyboard.press('Enter');
+  const prepared = page.locator('.jp-agent-RunView:visible', { hasText: 'preparation' });
+  await runIs(prepared, 'Succeeded', LONG);
+
+  // It goes away and comes back; the page says so by itself.
+  await ask('end there');
+  await other.locator('.jp-agent-Mark', { hasText: 'Offline' }).waitFor();
+  assert.equal(await other.getByRole('button', { name: 'Run a package on' }).isDisabled(), true);
+  await other.locator('.jp-agent-Empty', { hasText: 'when it is online' }).waitFor();
+  await ask('begin there');
+  await page.locator('.jp-SidePanel-toolbar, .jp-agent-Panel').getByRole('button', { name: 'Ask OpenFlow' }).click();
+  await other.locator('.jp-agent-Mark', { hasText: 'Online' }).waitFor();
+};
+
+/** A package from its folder to its removal: published, prepared, its runs cancelled, reinstalled; errors are told. */
+journeys.packages = async page => {
+  await openPanel(page);
+  await agentIs(page, 'Connected');
+  const [folder, name] = [await ask('folder'), await ask('name')];
+  const type = async path => {
+    await page.getByRole('button', { name: 'Publish a folder' }).click();
+    await page.locator('.jp-Dialog input').fill(path);
+    await page.keyboard.press('Enter');
+  };
+  await type('not/a/whole/path');
+  await page.locator('.jp-toast-message, .Toastify__toast', { hasText: 'absolute' }).first().waitFor();
+  await type(folder);
+  const item = page.locator('.jp-agent-Item[data-package]', { hasText: name });
+  await item.waitFor();
+
+  await menu(page, item, `Prepare ${name}`);
+  const prepared = page.locator('.jp-agent-RunView:visible', { hasText: 'preparation' });
+  await runIs(prepared, 'Succeeded', LONG);
+  await row(page, name, 'succeeded').filter({ hasText: 'preparation' }).waitFor();
+
+  await menu(page, item, `Run ${name}`);
+  const view = page.locator('.jp-agent-RunView:visible');
+  await line(view, 'tick 1').waitFor();
+  await menu(page, item, 'Cancel All Runs of');
+  await runIs(view, 'Cancelled');
+
+  await page.getByRole('button', { name: 'Run again' }).click();
+  await line(view, 'tick 1').waitFor();
+  await menu(page, item, 'Reinstall');
+  await page.locator('.jp-Dialog', { hasText: 'One run of it is cancelled' }).locator('.jp-mod-warn').click();
+  await runIs(view, 'Cancelled');
+
+  await menu(page, item, 'Remove');
+  await page.locator('.jp-Dialog', { hasText: 'cannot be undone' }).waitFor();
+  await page.keyboard.press('Enter');
+  await page.locator('.jp-Dialog').waitFor({ state: 'detached' });
+  assert.equal(await item.count(), 1, 'Enter keeps it');
+  await menu(page, item, 'Remove');
+  await page.locator('.jp-Dialog .jp-mod-warn').click();
+  await item.waitFor({ state: 'detached' });
+};
+
+/** The second attempt succeeds; then the same is run again, with its parameters. */
+journeys.attempts = async page => {
+  await openPanel(page);
+  const name = await ask('publish');
+  const id = await ask('run with retries');
+  const first = page.locator(`.jp-agent-Run[data-run="${id}"]`);
+  await first.filter({ hasText: 'attempt 2 of 3' }).waitFor(LONG);
+  await row(page, name, 'succeeded').waitFor(LONG);
+  await first.locator('.jp-agent-Item-open').click();
+  const view = page.locator('.jp-agent-RunView:visible');
+  await view.locator('.jp-agent-Facts', { hasText: '2 of 3' }).waitFor();
+  await line(view, 'no such column').waitFor();
+  await line(view, 'found it').waitFor();
+  await menu(page, first, 'Run Again');
+  const again = page.locator('.jp-agent-RunView:visible', { hasText: id });
+  await runIs(again, 'Succeeded');
+  assert.match(await again.locator('.jp-agent-Facts').textContent(), /level = 3/);
+};
+
+/** A token that ends soon, and an agent that is not let listen. */
+journeys.unwell = async page => {
+  await openPanel(page);
+  await agentIs(page, 'with a warning');
+  await page.getByRole('status').filter({ hasText: 'ends in 9 days' }).waitFor();
+  await ask('refuse');
+  await agentIs(page, 'Hears nothing');
+  const state = page.locator('.jp-agent-Connection-state');
+  await state.filter({ hasText: 'Hears nothing' }).filter({ hasText: 'does not let the agent listen' }).waitFor();
+  await ask('allow');
+  await agentIs(page, 'Connected');
+};
+
+/** Choose from the menu of a row. */
+async function menu(page, row, entry) {
+  await row.click({ button: 'right' });
+  await page.locator('.lm-Menu-item', { hasText: entry }).first().click();
+}
+
 /** A run in the panel's list. */
 function row(page, name, state) {
   return page.locator(`.jp-agent-Run[data-state=${state}]`, { hasText: name });
