@@ -18,7 +18,7 @@ from jupyter_agent.home import AgentClient, Home, RequestFailed
 from jupyter_agent.openflow.client import Client, QueueEvent
 from jupyter_agent.openflow.rights import Right
 from tests.agent_peers import agent_of, published
-from tests.conftest import cli, ended, pid_in, until
+from tests.conftest import cli, ended, pid_in, start_agent, until
 from tests.openflow_peers import Hub
 
 RESULT = """
@@ -30,7 +30,7 @@ json.dump({**payload, "doubled": 2 * payload["count"]}, open(os.environ["payload
 """
 FAILING = "import sys\nprint('no good')\nsys.exit(3)\n"
 LONG = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
-COUNTING = "import time\nfor n in range(400):\n    print('line', n, flush=True)\n    time.sleep(0.02)\n"
+COUNTING = "import time\nfor n in range(300):\n    print('line', n, flush=True)\n    time.sleep(0.02)\n"
 
 
 class Pair:
@@ -229,7 +229,24 @@ def test_a_hub_that_restarts_in_the_middle_costs_no_output(pair: Pair, hub: Hub)
     over = pair.end(run)
     assert over["state"] == "succeeded", over
     lines = [line for line in pair.output(run).splitlines() if line.startswith("line")]
-    assert lines == [f"line {n}" for n in range(400)]
+    assert lines == [f"line {n}" for n in range(300)]
+
+
+def test_our_own_agent_dies_while_a_run_there_is_followed(pair: Pair) -> None:
+    command = [sys.executable, "-m", "jupyter_agent.cli", "run", "counting", "--agent", pair.slug]
+    environment = {**os.environ, "JUPYTER_AGENT_HOME": str(pair.home.path)}
+    told = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told.append(line.strip())
+            if line == "line 50\n":
+                os.kill(pid_in(pair.home.agent_file) or 0, signal.SIGKILL)
+    assert process.returncode == 0
+    assert [line for line in told if line.startswith("line")] == [f"line {n}" for n in range(300)]
+    pair.asking = start_agent(pair.home)
 
 
 def test_an_agent_that_dies_during_a_run(pair: Pair, hub: Hub) -> None:

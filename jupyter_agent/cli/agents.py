@@ -64,6 +64,7 @@ def body_of_run(given: argparse.Namespace) -> dict[str, Any]:
         "--memory": given.memory,
         "--priority": given.priority is not None,
         "--retries": given.retries,
+        "--retry-delay": given.retry_delay,
         "--key": given.key,
     }
     if asked := [name for name, value in refused.items() if value]:

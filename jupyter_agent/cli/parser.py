@@ -180,6 +180,7 @@ def _runs(commands: Commands) -> None:
     run.add_argument("--memory", metavar="MB", type=_count, help="stop the run when it uses more memory (MiB)")
     run.add_argument("--priority", metavar="N", type=_integer, help="its place among those that wait, lower first (2)")
     run.add_argument("--retries", metavar="N", type=_whole, help="try again so many times when it fails")
+    run.add_argument("--retry-delay", metavar="SECONDS", type=_positive, help="before the first of them; then longer")
     run.add_argument("--key", metavar="KEY", help="asked for with the same key again, the first run is given back")
     _there(run, "run a published package on this agent instead: its slug or name")
     _group, below = commands.group("runs", "runs that are under way and those that ended")

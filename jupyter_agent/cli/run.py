@@ -43,6 +43,7 @@ def body_of(given: argparse.Namespace) -> dict[str, Any]:
         "memory_mb": given.memory,
         "priority": given.priority,
         "retries": given.retries,
+        "retry_delay_s": given.retry_delay,
         "key": given.key,
     }
     return {
