@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,12 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.launch import files_of_package
 from jupyter_agent.environments import Environments
-from jupyter_agent.errors import InvalidInput, NotFound, Unavailable
+from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
 from jupyter_agent.packages import Preparations, platform_name
 from jupyter_agent.runs import Limits, OutputLog, Run, Supervisor
 from jupyter_agent.runtimes import Site, Task, Tools, runtime_for
@@ -342,6 +346,18 @@ async def test_a_program_that_is_there_for_this_platform_is_started_in_the_runs_
     assert f"cwd {row.folder}/work\n" in runner.output(row), told(row)
 
 
+@settings(max_examples=200)
+@given(
+    st.sampled_from([b"\x7fELF\x02\x01", b"\x7fELF\x02\x02", elf()[:64], b"#!", b"#!/usr/bin/env ", b""]), st.binary()
+)
+def test_whatever_a_file_holds_is_judged_or_passed(begin: bytes, rest: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(begin + rest)
+        file.flush()
+        with contextlib.suppress(Failed):
+            check_program(Path(file.name))
+
+
 def test_real_programs_of_this_system_pass() -> None:
     check_program(Path(sys.executable).resolve())
     check_program(Path(shutil.which("ls") or "/bin/ls").resolve())
@@ -563,6 +579,22 @@ async def test_a_maven_project_is_built_once_and_its_jar_run(
     recorder.add("mvn")
     (folder / "pom.xml").write_text("<project><!-- another --></project>")
     assert "Maven built no .jar that can be run" in told(await runner.run(folder))
+
+
+async def test_a_build_that_is_cancelled_leaves_nothing_and_the_next_one_builds(
+    runner: Runner, recorder: Recorder, home: Path, tmp_path: Path
+) -> None:
+    recorder.add("mvn", "import time\nprint('building', os.getpid(), flush=True)\ntime.sleep(600)")
+    folder = package(tmp_path / "p", "java", {"pom.xml": "<project><!-- cancelled --></project>"})
+    run = await runner.start(folder)
+    await until(lambda: "building" in runner.output(run.row, "agent"))
+    pid = int(runner.output(run.row, "agent").split()[-1])
+    await runner.supervisor.cancel(run.row.id, who="me")
+    assert (await run.wait()).state is RunState.CANCELLED
+    assert not psutil.pid_exists(pid)
+    assert all((path / ".ready").is_file() for path in (home / "preparations").glob("maven-*"))
+    recorder.add("mvn", "sys.exit('built nothing')")
+    assert told(await runner.run(folder)) == "mvn package failed (exit code 1): built nothing"
 
 
 @pytest.mark.parametrize(

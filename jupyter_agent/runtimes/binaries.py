@@ -67,7 +67,7 @@ def check_program(file: Path) -> None:
             f"{file.name} cannot be started: it is a program for {made_for}, and this is {system}-{processor}; "
             f"add one whose name contains {system}-{processor}."
         )
-    if (loader := _loader(head)) and not Path(loader).exists():
+    if (loader := _loader(head)) and not os.path.exists(loader):  # noqa: PTH110 - also of what can be no path
         raise Failed(
             f"{file.name} cannot be started: it needs {loader}, which is not here; "
             "build it for this system's C library, or link it statically."
@@ -85,7 +85,7 @@ def check_interpreter(file: Path, words: tuple[str, ...]) -> None:
     if interpreter and not Path(interpreter).is_absolute():  # it counts from the run's folder, and is seen then
         return
     wanted = _through_env(words[1]) if len(words) > 1 and Path(interpreter).name == "env" else interpreter
-    if not interpreter or (wanted and not shutil.which(wanted)) or not os.access(interpreter, os.X_OK):
+    if not interpreter or not all(map(shutil.which, filter(None, (wanted, interpreter)))):
         raise Failed(
             f"{file.name} cannot be started: its first line names the interpreter {wanted or 'nothing'}, "
             "which is not here; install it, or name another one."

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from jupyter_agent import processes
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.folders import copy_tree, remove_tree
+from jupyter_agent.folders import remove_tree
 from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import Site, Task, Teller
 from jupyter_agent.runtimes.building import build
-from jupyter_agent.runtimes.sources import Place, built, stamp
+from jupyter_agent.runtimes.sources import Place, built, copied, stamp
 from jupyter_agent.runtimes.tools import Tool
 from jupyter_agent.waiting import to_its_end
 
@@ -65,10 +64,8 @@ async def _copy(libraries: Path, target: Path) -> None:
     """Put the libraries into the run's copy. Where nothing was installed there is nothing to copy."""
     if not await asyncio.to_thread(libraries.is_dir):
         return
-    broken_off = threading.Event()
     await to_its_end(partial(remove_tree, target))
-    copy = partial(copy_tree, libraries, target, without=libraries, broken_off=broken_off)
-    await to_its_end(copy, broken_off.set)
+    await copied(libraries, target)
 
 
 def libraries_wanted(folder: Path) -> str | None:

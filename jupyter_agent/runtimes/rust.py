@@ -102,7 +102,12 @@ async def _binaries(command: Command, *, tag: str) -> list[Binary]:
     )
     if not done.exit.ok:
         raise Failed(f"cargo cannot read the package ({done.exit}): {' '.join(' '.join(said['stderr']).split())}")
-    return binaries_of(json.loads("".join(said["stdout"])))
+    try:
+        return binaries_of(json.loads("".join(said["stdout"])))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Failed(
+            f"What cargo tells of the package cannot be understood ({error!r}): is it an old cargo?"
+        ) from error
 
 
 def binaries_of(metadata: dict[str, Any]) -> list[Binary]:

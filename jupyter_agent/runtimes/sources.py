@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from jupyter_agent.errors import Failed
 from jupyter_agent.folders import copy_tree
 from jupyter_agent.runtimes.base import Site, Task, Teller
 from jupyter_agent.waiting import to_its_end
@@ -48,15 +50,25 @@ async def built(task: Task, site: Site, run: Teller, *, kind: str, by: str, buil
 
     async def make(folder: Path) -> None:
         place = Place(folder)
-        broken_off = threading.Event()
-        copy = partial(copy_tree, task.folder, place.source, without=folder, broken_off=broken_off)
-        await to_its_end(copy, broken_off.set)
+        await copied(task.folder, place.source)
         await build(place)
 
     waiting = partial(run.note, "Another run is building this package; waiting for it.")
     return Place(
         await site.preparations.ensure(f"{kind}-{key}", make, holder=task.tag, source=task.source, on_wait=waiting)
     )
+
+
+async def copied(source: Path, target: Path) -> None:
+    """Copy a folder. Raises ``Failed`` naming the first of what could not be; a cancellation breaks it off."""
+    broken_off = threading.Event()
+    try:
+        await to_its_end(partial(copy_tree, source, target, without=source, broken_off=broken_off), broken_off.set)
+    except shutil.Error as error:
+        failures: list[tuple[str, str, str]] = error.args[0]
+        raise Failed(f"{len(failures)} of the files cannot be copied, the first: {failures[0][2]}") from error
+    except OSError as error:
+        raise Failed(f"The files cannot be copied to {target}: {error.strerror}.") from error
 
 
 def stamp(program: str) -> str:
@@ -66,9 +78,15 @@ def stamp(program: str) -> str:
 
 
 def digest(folder: Path) -> str:
-    """The sha256 of a folder's files: names, contents, modes, where links point. Blocks."""
+    """The sha256 of a folder's files: names, contents, modes, where links point. Blocks. Raises ``Failed``."""
     hashed = hashlib.sha256()
     for path in _below(folder):
+        _add(hashed, folder, path)
+    return hashed.hexdigest()
+
+
+def _add(hashed: hashlib._Hash, folder: Path, path: Path) -> None:
+    try:
         found = path.lstat()
         link = str(path.readlink()) if path.is_symlink() else ""
         line = (os.path.relpath(path, folder), str(found.st_mode), link, str(found.st_size))
@@ -77,7 +95,8 @@ def digest(folder: Path) -> str:
             with path.open("rb") as file:
                 while block := file.read(READ_BYTES):
                     hashed.update(block)
-    return hashed.hexdigest()
+    except OSError as error:
+        raise Failed(f"{path.relative_to(folder)} cannot be read: {error.strerror}.") from error
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -98,8 +98,9 @@ class Tools:
     async def working(self, tools: Iterable[Tool]) -> frozenset[Tool]:
         """Those that work, of all of them."""
         asked = list(dict.fromkeys(tools))
-        faults = await asyncio.gather(*(self.fault(tool) for tool in asked))
-        return frozenset(tool for tool, fault in zip(asked, faults, strict=True) if fault is None)
+        async with asyncio.TaskGroup() as tasks:
+            faults = {tool: tasks.create_task(self.fault(tool)) for tool in asked}
+        return frozenset(tool for tool, fault in faults.items() if fault.result() is None)
 
 
 async def _answer(tool: Tool, path: str) -> str | None:
