@@ -69,7 +69,7 @@ class RunRow:
     ``kind`` is ``run``, or ``prepare`` for one that ends when all is ready; a lower ``priority`` goes first. A run that
     fails is tried ``retries`` times more, in the same row: ``attempt`` counts them from 1, ``next_attempt`` is when the
     next one begins while that is waited for, ``error`` then why the one before failed. ``rerun_of`` is the run that
-    this one repeats, ``key`` what its caller calls it.
+    this one repeats, ``key`` what its caller calls it. ``tag`` is what marks its processes, where that is not the id.
     """
 
     id: str
@@ -108,6 +108,7 @@ class RunRow:
     environment: str | None = None
     reply: dict[str, Any] | None = None
     folder: str = ""
+    tag: str | None = None
 
 
 @dataclass(frozen=True)

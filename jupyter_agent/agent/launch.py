@@ -205,7 +205,7 @@ class Launcher:
             entry=files.entry,
             parameters=dict(request.parameters),
             env=await self._child_environment(run.row, request, payload, files.folder),
-            tag=run.row.id,
+            tag=run.tag,
             own_interpreter=source.document is None and source.entry is not None,
             manifest=files.manifest,
             source=files.source,

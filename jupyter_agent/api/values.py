@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.state import RunRow
 
-HIDDEN = ("fileid", "folder", "pid", "pid_started", "reply")
+HIDDEN = ("fileid", "folder", "pid", "pid_started", "reply", "tag")
 """What of a row is the agent's own business."""
 
 

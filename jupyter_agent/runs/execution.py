@@ -70,7 +70,7 @@ async def _rescue(run: Run, prepared: Prepared) -> None:
     if prepared.rescue is None or (prepared.rescue_unless is not None and prepared.rescue_unless.exists()):
         return
     try:
-        done = await processes.run(prepared.rescue, tag=run.row.id, timeout_s=RESCUE_S)
+        done = await processes.run(prepared.rescue, tag=run.tag, timeout_s=RESCUE_S)
         if not done.exit.ok:
             run.note(f"The output could not be completed: {done.output.strip() or done.exit}")
     except AgentError as error:
@@ -111,9 +111,9 @@ class _Execution:
         group = await self._make_group()
         try:
             start = self._prepared.start or processes.start
-            process = await start(command, tag=self._run.row.id)
+            process = await start(command, tag=self._run.tag)
             try:
-                reaper.watch(self._run.row.id, process.pid)
+                reaper.watch(self._run.tag, process.pid)
                 self._tell_start(process)
                 exit_ = await self._see_through(process, group)
             finally:

@@ -125,6 +125,11 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.row.id} {self.row.package!r} {self.row.state}>"
 
+    @property
+    def tag(self) -> str:
+        """What marks its processes."""
+        return self.row.tag or self.row.id
+
     async def wait(self) -> RunRow:
         """The row of the ended run, once it is on disk."""
         return await asyncio.shield(self._end)

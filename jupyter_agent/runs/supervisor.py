@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -248,7 +249,7 @@ class Supervisor:
         finally:
             run.abandon()
             self._live.pop(run.row.id, None)
-            self._reaper.forget(run.row.id)
+            self._reaper.forget(run.tag)
             place.give_back()
         if not self._closing.is_set():
             await self._retention.tidy()
@@ -299,7 +300,7 @@ class Supervisor:
     async def _take_turn(self, run: Run, prepare: PrepareFn) -> tuple[Verdict, dict[str, Any]]:
         run.change(state=RunState.PREPARING, next_attempt=None)
         prepared: Prepared | None = None
-        watching = asyncio.create_task(asyncio.to_thread(self._reaper.watch, run.row.id))  # it may have to be started
+        watching = asyncio.create_task(asyncio.to_thread(self._reaper.watch, run.tag))  # it may have to be started
         try:
             await asyncio.to_thread(_clear, run.folder)
             prepared = await _unless_stopped(prepare(run), run)
@@ -312,7 +313,7 @@ class Supervisor:
         finally:
             await watching
             if prepared is None or run.row.kind == "prepare":
-                await asyncio.to_thread(processes.kill_leftovers, run.row.id)
+                await asyncio.to_thread(processes.kill_leftovers, run.tag)
             await asyncio.to_thread(_remove_copy, run.folder, prepared)
 
     async def _take_stock(self) -> tuple[list[RunRow], list[tuple[Run, PrepareFn]]]:
@@ -321,7 +322,7 @@ class Supervisor:
         if not rows:
             return [], []
         known = [(row.pid, row.pid_started) for row in rows if row.pid is not None and row.pid_started is not None]
-        await asyncio.to_thread(processes.kill_leftovers, [row.id for row in rows], known)
+        await asyncio.to_thread(processes.kill_leftovers, [row.tag or row.id for row in rows], known)
         lost: list[RunRow] = []
         going_on: list[tuple[Run, PrepareFn]] = []
         for row in rows:
@@ -341,7 +342,8 @@ class Supervisor:
         except AgentError as error:
             log.warning("Run %s cannot be tried again: %s", row.id, error)
             return None
-        run = self._made(await self._state.update(row.id, **changes), limits)
+        tag = f"{row.id}.{secrets.token_hex(4)}"  # what the earlier agent started is perhaps being ended still
+        run = self._made(await self._state.update(row.id, tag=tag, **changes), limits)
         await asyncio.to_thread(run.output.take_up)
         if "error" in changes:
             run.note(changes["error"])
