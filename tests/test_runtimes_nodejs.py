@@ -18,15 +18,16 @@ import pytest
 from jupyter_agent import processes, runtimes
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import InvalidInput, NotFound
+from jupyter_agent.home import Home
 from jupyter_agent.packages import Manifest, Preparations, entry_point
 from jupyter_agent.processes.environment import TAG
 from jupyter_agent.runs import Limits, OutputLog, Prepared, Run, Supervisor
-from jupyter_agent.runtimes import Site, Task
+from jupyter_agent.runtimes import Site, Spares, Task
 from jupyter_agent.runtimes.node_project import Project, too_old
 from jupyter_agent.runtimes.nodejs import NodeJs
 from jupyter_agent.runtimes.npm import Npm, explanation
 from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
-from tests.conftest import make_package
+from tests.conftest import ended, make_package, start_agent, until
 from tests.npm_registry import Registry
 
 TOKEN = "npm_s3cr3tT0ken"
@@ -52,10 +53,10 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Regist
 class Runner:
     """Runs packages as the agent does: in a private copy, prepared by the runtime."""
 
-    def __init__(self, supervisor: Supervisor, folder: Path) -> None:
+    def __init__(self, supervisor: Supervisor, folder: Path, spares: Spares | None = None) -> None:
         self.supervisor = supervisor
         self.preparations = folder / "preparations"
-        self.site = Site(Environments(folder / "environments"), Preparations(self.preparations))
+        self.site = Site(Environments(folder / "environments"), Preparations(self.preparations), spares=spares)
 
     async def start(self, package: Path, *, source: str = "", **env: str) -> Run:
         row = RunRow(id=new_run_id(), state=RunState.QUEUED, language="nodejs", created=now(), package=package.name)
@@ -476,6 +477,130 @@ def test_a_project_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "package-lock.json").write_text("<<<<<<< HEAD")
     with pytest.raises(InvalidInput, match=r"^package-lock\.json is not readable as JSON"):
         Project.read(tmp_path)
+
+
+SEEN = """
+const seen = {
+  argv: process.argv.slice(1), execArgv: process.execArgv, cwd: process.cwd(), main: FILE,
+  env: Object.keys(process.env).sort(), jwt: process.env.jwt, tz: new Date(0).getHours(),
+  stdin: require('fs').readFileSync(0).length, tty: process.stdin.isTTY, out: process.stdout.constructor.name,
+  globals: Object.getOwnPropertyNames(globalThis).sort(), cached: Object.keys(require.cache).length,
+  listeners: process.eventNames().map(String).sort(), code: process.exitCode,
+  child: require('child_process').execSync('echo $jwt $JUPYTER_AGENT_RUN; pwd').toString(),
+};
+console.log(JSON.stringify(seen));
+console.error('to stderr');
+process.on('exit', () => console.log('at the end'));
+"""
+OF_COMMONJS = SEEN.replace(
+    "FILE", "[require.main === module, module.parent ?? null, module.paths.length, __filename, module.id]"
+)
+OF_A_MODULE = (
+    "import { createRequire } from 'module';\nconst require = createRequire(import.meta.url);\n"
+    + SEEN.replace("FILE", "import.meta.url")
+)
+
+
+@pytest.fixture
+async def quick(tmp_path: Path, registry: Registry) -> AsyncIterator[Runner]:
+    """One that keeps a node ready."""
+    async with State(tmp_path / "state.db") as state, Spares() as spares:
+        supervisor = Supervisor(state=state, folder=tmp_path / "runs", max_runs=2, keep_runs=50)
+        async with supervisor:
+            yield Runner(supervisor, tmp_path, spares)
+
+
+def spares_of(parent: int) -> list[psutil.Process]:
+    """The nodes that the process keeps ready, once they wait."""
+    return [
+        child
+        for child in psutil.Process(parent).children()
+        if "node_spare.cjs" in " ".join(child.cmdline()) and child.status() == psutil.STATUS_SLEEPING
+    ]
+
+
+async def a_spare() -> psutil.Process:
+    return await asyncio.to_thread(lambda: until(lambda: spares_of(os.getpid()), what="a node is ready")[0])
+
+
+@pytest.mark.parametrize(("name", "program"), [("main.js", OF_COMMONJS), ("main.mjs", OF_A_MODULE)])
+@pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
+async def test_a_node_that_was_ready_is_as_one_started_anew(
+    quick: Runner, tmp_path: Path, name: str, program: str
+) -> None:
+    folder = make_package(tmp_path / "p", {name: program}, main=name, openiap={"language": "nodejs"})
+    told = []
+    for number in range(2):
+        ready = None if number == 0 else await a_spare()
+        row = await quick.run(folder, jwt="t0ken", TZ="Asia/Tokyo")
+        assert row.state is RunState.SUCCEEDED, (row.error, quick.log(row))
+        assert ready is None or row.pid == ready.pid
+        assert (row.artifacts, quick.log(row, "stderr")) == ([], "to stderr\n")
+        told.append(quick.log(row, "stdout").replace(row.folder, "FOLDER").replace(row.id, "RUN"))
+    cold, warm = told
+    assert warm == cold
+    assert "t0ken RUN" in warm
+    assert warm.endswith("at the end\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "state", "exit_code", "signal"),
+    [
+        ("process.exit(7)", RunState.FAILED, 7, None),
+        ("process.kill(process.pid, 'SIGKILL')", RunState.KILLED, None, "SIGKILL"),
+        ("throw new Error('no luck')", RunState.FAILED, 1, None),
+        ("require('nowhere')", RunState.FAILED, 1, None),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
+async def test_a_node_that_was_ready_ends_as_its_program_does(  # noqa: PLR0917 - a table's columns
+    quick: Runner, tmp_path: Path, program: str, state: RunState, exit_code: int | None, signal: str | None
+) -> None:
+    folder = package(tmp_path / "p", program, dependencies={})
+    await quick.run(folder)
+    ready = await a_spare()
+    row = await quick.run(folder)
+    assert (row.pid, row.state, row.exit_code, row.signal) == (ready.pid, state, exit_code, signal), row.error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
+async def test_what_a_node_that_was_ready_starts_ends_with_its_run(quick: Runner, tmp_path: Path) -> None:
+    detached = "const child = spawn('sleep', ['600'], { detached: true, stdio: 'ignore', env: {} });"
+    program = f"const {{ spawn }} = require('child_process'); {detached} child.unref(); console.log(child.pid);"
+    folder = package(tmp_path / "p", program, dependencies={})
+    for _ in range(2):
+        row = await quick.run(folder)
+        left = int(quick.log(row, "stdout"))
+        assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+        await a_spare()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
+async def test_a_node_that_was_ready_is_used_only_where_it_fits(quick: Runner, tmp_path: Path) -> None:
+    folder = package(tmp_path / "p", "console.log(new Date(0).getHours())", dependencies={})
+    await quick.run(folder, TZ="UTC")
+    ready = await a_spare()
+    row = await quick.run(folder, TZ="Asia/Tokyo")
+    assert (row.pid != ready.pid, quick.log(row, "stdout")) == (True, "9\n")
+    assert not ready.is_running()
+    (await a_spare()).kill()
+    row = await quick.run(folder, TZ="Asia/Tokyo")
+    assert quick.log(row, "stdout") == "9\n", row.error
+    await a_spare()
+    row = await quick.run(folder, TZ="Asia/Tokyo", long="x" * 60_000)
+    assert quick.log(row, "stdout") == "9\n", row.error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
+def test_a_node_that_is_ready_ends_with_its_agent(home: Home, tmp_path: Path) -> None:
+    agent = start_agent(home)
+    folder = package(tmp_path / "p", "console.log(1)", dependencies={})
+    run = ended(agent, agent.request("POST", "runs", {"target": str(folder)})["id"])
+    assert run["state"] == "succeeded", run["error"]
+    pid = agent.request("GET", "status")["agent"]["pid"]
+    (ready,) = until(lambda: spares_of(pid), what="a node is ready")
+    psutil.Process(pid).kill()
+    until(lambda: not ready.is_running(), what="it ends, too")
 
 
 FURTHER = """
