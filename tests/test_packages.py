@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NotFound
+from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.packages import Bounds, Manifest, entry_point, pack, package_root, unpack
 from tests.conftest import BUDGETS
 
@@ -153,46 +153,15 @@ def test_the_document_fills_what_an_archive_does_not_say(tmp_path: Path) -> None
     assert entry_point(tmp_path, manifest) == tmp_path / "run.py"
 
 
-# Entries
-
-
-@pytest.mark.parametrize(
-    ("files", "fields", "entry"),
-    [
-        ({"src/app.py": ""}, {"main": "./src/app.py"}, "src/app.py"),
-        ({}, {"main": "index.js"}, "main.py"),  # npm's default, left in a Python package
-        ({"agent.py": ""}, {}, "agent.py"),
-        ({"a b.ipynb": "{}"}, {"openiap": {"language": "notebook"}}, "a b.ipynb"),
-        ({"index.ipynb": "{}", "x.ipynb": "{}"}, {"openiap": {"language": "notebook"}}, "index.ipynb"),
-        ({"tool": ""}, {"main": "tool", "openiap": {"language": "exec"}}, "tool"),
-    ],
-)
-def test_the_entry(tmp_path: Path, files: dict[str, str | bytes], fields: dict[str, Any], entry: str) -> None:
-    folder = package(tmp_path, files, **fields)
-    assert entry_point(folder, Manifest.read(folder)) == folder / entry
-
-
-@pytest.mark.parametrize(
-    ("files", "fields", "error", "sentence"),
-    [
-        ({}, {"main": "gone.py"}, NotFound, "gone.py, but there is no such file"),
-        ({}, {"main": "../x.py"}, InvalidInput, "lies outside the package"),
-        ({}, {"main": "/etc/passwd"}, InvalidInput, "lies outside the package"),
-        ({"x.ipynb": ""}, {"main": "x.ipynb"}, InvalidInput, 'but its "main", x.ipynb, is of "notebook"'),
-        ({"a.ipynb": "", "b.ipynb": ""}, {"openiap": {"language": "notebook"}}, NotFound, "looked for agent.ipynb"),
-        ({}, {"openiap": {"language": "nodejs"}}, NotFound, "looked for agent.js, main.js, index.js"),
-    ],
-)
-def test_a_missing_entry_is_told(
-    tmp_path: Path, files: dict[str, str | bytes], fields: dict[str, Any], error: type[AgentError], sentence: str
-) -> None:
-    folder = package(tmp_path, files, **fields)
-    with pytest.raises(error) as caught:
-        entry_point(folder, Manifest.read(folder))
-    assert sentence in str(caught.value)
-
-
 # Packing
+
+
+def test_what_the_build_makes_need_not_be_packed(tmp_path: Path) -> None:
+    folder = package(
+        tmp_path / "p", {"src/x.ts": "", "tsconfig.json": "{}"}, openiap={"language": "nodejs"}, main="dist/x.js"
+    )
+    packed = [name.removeprefix("package/") for name in names(pack(folder, tmp_path))]
+    assert packed == ["main.py", "package.json", "src/x.ts", "tsconfig.json"]
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ SYSTEMS = {"linux": ("linux",), "darwin": ("darwin", "macos", "osx"), "win32": (
 
 ARCHITECTURES = {"x64": ("x64", "x86_64", "amd64"), "arm64": ("arm64", "aarch64"), "arm": ("arm", "armv7l", "armhf")}
 
+COMPLETED = (".js", ".cjs", ".mjs", ".json", "/index.js", "/index.cjs", "/index.mjs")
+"""What Node puts to a ``main`` that is no file."""
+
 PROGRAMS = (b"\x7fELF", b"#!", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 """How files begin that a system starts: Linux's, scripts, Windows', macOS's."""
 
@@ -76,8 +79,8 @@ class Described(Protocol):
         """Npm's ``scripts.start``."""
 
     @property
-    def is_typescript(self) -> bool:
-        """Whether it says that it has to be built."""
+    def is_built(self) -> bool:
+        """Whether it says that some of its files are made on the machine that runs it."""
 
 
 def platform_name() -> tuple[str, str]:
@@ -157,15 +160,18 @@ def _main(folder: Path, manifest: Described) -> Path | None:
     target = (folder / main).resolve()
     if not target.is_relative_to(folder.resolve()):
         raise InvalidInput(f'"main" in package.json is {main}, which lies outside the package: name a file in it.')
-    path = folder / os.path.normpath(main)
+    normal = os.path.normpath(main)
+    path = folder / normal
     if target.is_file():
         return path
     if manifest.language == "exec" and target.is_dir():
         return _program(target, manifest.name)
     if manifest.language in MADE:
         return None
-    if manifest.language == "nodejs" and (manifest.is_typescript or (folder / "tsconfig.json").is_file()):
-        return path
+    if manifest.language == "nodejs":
+        completed = [made for end in COMPLETED if (made := folder / f"{normal}{end}").is_file()]
+        if completed or manifest.is_built or (folder / "tsconfig.json").is_file():
+            return completed[0] if completed else path
     raise NotFound(f'"main" in package.json is {main}, but there is no such file in the package: mend one of them.')
 
 

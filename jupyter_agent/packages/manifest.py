@@ -27,7 +27,7 @@ HINTS = {
     "description": "give it a text, or remove it",
     "author": "give it a text, or remove it",
     "files": 'give it a list of paths like ["dist", "data/*.csv"], or remove it',
-    "start": "give it a command, or remove it",
+    **dict.fromkeys(("start", "prestart", "build"), "give it a command, or remove it"),
     "language": 'give it a language like "python" or "notebook"',
     "ports": 'give it a list like [{"portname": "web", "port": 8080}], or remove it',
     "portname": 'give it a name like "web"',
@@ -80,11 +80,13 @@ class Section(BaseModel):
 
 
 class Scripts(BaseModel):
-    """Npm's ``scripts``; others than ``start`` concern npm alone."""
+    """Npm's ``scripts``; others than these concern npm alone."""
 
     model_config = ConfigDict(frozen=True)
 
     start: str | None = None
+    prestart: str | None = None
+    build: str | None = None
 
 
 class Manifest(BaseModel):
@@ -126,9 +128,9 @@ class Manifest(BaseModel):
         return self.scripts.start
 
     @property
-    def is_typescript(self) -> bool:
-        """Whether it says that it is built from TypeScript."""
-        return self.openiap.typescript
+    def is_built(self) -> bool:
+        """Whether it says that some of its files are made on the machine that runs it."""
+        return self.openiap.typescript or bool(self.scripts.build or self.scripts.prestart)
 
     @property
     def agenttoken(self) -> bool:
