@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.agent.launch import files_of_package
+from jupyter_agent.agent.variables import harmless
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
 from jupyter_agent.packages import Preparations, platform_name
@@ -723,6 +724,18 @@ async def test_what_the_payload_says_steers_no_build(runner: Runner, recorder: R
     folder = package(tmp_path / "p", "java", {"pom.xml": "<project/>"})
     await runner.run(folder, {"RUSTFLAGS": "x", "name": "secret"})
     assert "payloadfile" not in recorder.calls[0]["env"]
+
+
+STEERING = (
+    *("BASH_ENV", "CARGO_HOME", "CARGO_BUILD_RUSTC_WRAPPER", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"),
+    *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "MAVEN_OPTS", "GRADLE_OPTS"),
+    *("PHPRC", "PHP_INI_SCAN_DIR", "COMPOSER_HOME", "PSModulePath", "POWERSHELL_UPDATECHECK"),
+    *("DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER", "NUGET_PACKAGES", "MSBuildSDKsPath"),
+)
+
+
+def test_no_payload_steers_a_tool() -> None:
+    assert harmless({**dict.fromkeys(STEERING, "x"), "RUST_LOG": "debug"}, {}) == {"RUST_LOG": "debug"}
 
 
 # -- What is announced, and what is refused

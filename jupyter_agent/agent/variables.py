@@ -18,7 +18,8 @@ STEERING = (
     "COMPLUS_", "CORECLR_", "GIT_", "SSL_", "UV_", "PIP_", "CONDA_", "VIRTUAL_ENV", "JUPYTER", "IPYTHON", "MPLBACKEND",
     "LC_", "LANG", "MALLOC_", "GCONV_", "GLIBC_", "PHP", "PSMODULEPATH", "XDG_", "BASH", "OPENSSL_", "REQUESTS_CA",
     "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "LOCPATH", "HOSTALIASES", "R_HOME",
-    "R_LIBS", "R_PROFILE", "R_ENVIRON",
+    "R_LIBS", "R_PROFILE", "R_ENVIRON", "CARGO_", "RUSTUP_", "RUSTC", "RUSTFLAGS", "COMPOSER_", "MAVEN_", "GRADLE_",
+    "NUGET_", "MSBUILD", "POWERSHELL_",
 )  # fmt: skip
 """Prefixes, upper case, of variables that steer a loader, an interpreter or where secrets are sent."""
 

@@ -69,7 +69,7 @@ class DotNet:
 
 
 async def _build(dotnet: str, project: Path, task: Task, run: Teller, place: Place) -> None:
-    environ = {**DOTNET.environment(processes.inherited_environment()), **QUIET}
+    environ = {**DOTNET.environment(processes.inherited_environment(builders=False)), **QUIET}
     locked = await asyncio.to_thread(((place.source / project).parent / "packages.lock.json").is_file)
     restore = (dotnet, "restore", str(project), *(("--locked-mode",) if locked else ()))
     await build(Command(restore, place.source, environ), run=run, tag=task.tag, what="dotnet restore")

@@ -76,7 +76,7 @@ async def _by_maven(task: Task, site: Site, run: Teller) -> tuple[str, ...]:
 
 
 async def _package(maven: str, task: Task, run: Teller, place: Place) -> None:
-    environ = MAVEN.environment(processes.inherited_environment())
+    environ = MAVEN.environment(processes.inherited_environment(builders=False))
     await build(Command((maven, *MAVEN_STEPS), place.source, environ), run=run, tag=task.tag, what="mvn package")
     await asyncio.to_thread(runnable_jar, place.source / "target")
 
@@ -121,7 +121,7 @@ async def _compile(javac: str, entry: Path, task: Task, run: Teller, place: Plac
     paths = ("-cp", os.pathsep.join(class_path(place.source)) or str(place.folder / CLASSES))
     root = await asyncio.to_thread(source_root, source)
     command = (javac, *options, *paths, "-sourcepath", str(root), str(source))
-    environ = JAVAC.environment(processes.inherited_environment())
+    environ = JAVAC.environment(processes.inherited_environment(builders=False))
     await build(Command(command, place.source, environ), run=run, tag=task.tag, what="javac")
     await asyncio.to_thread(_class_of, place.folder / CLASSES, source)
 

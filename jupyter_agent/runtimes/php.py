@@ -56,7 +56,7 @@ class Php:
 
 
 async def _install(composer: str, task: Task, run: Teller, place: Place) -> None:
-    environ = COMPOSER.environment(processes.inherited_environment())
+    environ = COMPOSER.environment(processes.inherited_environment(builders=False))
     await build(Command((composer, *INSTALL), place.source, environ), run=run, tag=task.tag, what="composer install")
 
 

@@ -81,7 +81,7 @@ class Rust:
 
 async def _build(cargo: str, manifest: Path, task: Task, run: Teller, place: Place) -> None:
     environ = {
-        **CARGO.environment(processes.inherited_environment()),
+        **CARGO.environment(processes.inherited_environment(builders=False)),
         **PLAIN,
         "CARGO_TARGET_DIR": str(place.folder / "target"),
     }

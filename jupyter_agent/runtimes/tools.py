@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ ANSWER_S = 20.0
 AT_ONCE = 2
 """Tools that are asked at the same time: asking must not slow what the agent does meanwhile."""
 
-UTF8 = {"LC_CTYPE": "C.UTF-8"}
+UTF8 = {"LC_CTYPE": "UTF-8" if sys.platform == "darwin" else "C.UTF-8"}
 """Makes file names and output UTF-8 where nothing says otherwise (glibc from 2.35 on, Debian and musl always)."""
 
 LONGEST_ANSWER = 300
@@ -105,7 +106,10 @@ class Tools:
 
 async def _answer(tool: Tool, path: str) -> str | None:
     """What is wrong with the tool, by what it says; it is asked to download nothing."""
-    environ = {**tool.environment(processes.inherited_environment(credentials=False)), "RUSTUP_AUTO_INSTALL": "0"}
+    environ = {
+        **tool.environment(processes.inherited_environment(builders=False, credentials=False)),
+        "RUSTUP_AUTO_INSTALL": "0",
+    }
     command = Command((path, *tool.ask), Path(tempfile.gettempdir()), environ)
     try:
         done = await processes.run(command, tag=f"asked-{secrets.token_hex(8)}", timeout_s=ANSWER_S)
