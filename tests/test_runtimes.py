@@ -216,6 +216,7 @@ async def test_what_a_gone_agent_left_is_recovered(site: Site, tmp_path: Path) -
     row = RunRow(id="1", state=RunState.LOST, language="notebook", created=now(), folder=str(run_folder))
     await runtimes.recover(row)  # it was killed before it began
     assert not (run_folder / "output.ipynb").exists()
+    assert prepared.command
     child = started(prepared.command)
     assert child.stdout
     printed = await asyncio.to_thread(child.stdout.readline)
