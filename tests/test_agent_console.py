@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 
+from jupyter_agent.agent.commands import Commands
+from jupyter_agent.agent.console import Console
 from jupyter_agent.agent.followers import BATCH_BYTES, batches, pieces
+from jupyter_agent.agent.launch import Launcher
+from jupyter_agent.agent.link import Link
+from jupyter_agent.home import Home, write_private
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.openflow.rights import Right
-from jupyter_agent.runs import Page
+from jupyter_agent.processes import Command, inherited_environment
+from jupyter_agent.runs import Limits, Page, Prepared, Run, Supervisor
+from jupyter_agent.state import RunRow, State, new_run_id
 from tests.agent_peers import Caller, agent_of, published
 from tests.conftest import pid_in
 from tests.console_peers import TALKER, House, Script, answer, commands, heard, holds, streamed, text
+from tests.hub_peers import hub_on_a_new_home
 from tests.openflow_peers import Hub, until
 
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+LINES = "for n in range(3000):\n    print('line', n, flush=True)\n"
+GREETING = "import os\nprint('greeting', os.environ.get('GREETING'), os.environ['PATH'] == '/evil')\n"
 FLOOD = "import sys\nfor n in range(120_000):\n    print(f'{n:08} ' + 'x' * 90)\n"
 
 
@@ -35,7 +47,14 @@ def house(hub: Hub) -> Iterator[House]:
 @pytest.fixture(scope="module")
 def packages(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("packages")
-    programs = {"talker": TALKER, "sleeper": SLEEPER, "flood": FLOOD, "broken": "raise SystemExit('no such luck')\n"}
+    programs = {
+        "talker": TALKER,
+        "sleeper": SLEEPER,
+        "flood": FLOOD,
+        "lines": LINES,
+        "greeting": GREETING,
+        "broken": "raise SystemExit('no such luck')\n",
+    }
     return {name: published(house.agent, folder / name, program) for name, program in programs.items()}
 
 
@@ -256,6 +275,71 @@ async def test_a_hint_of_a_work_item_is_not_answered(house: House, client: Clien
     await holds(lambda: len(house.runs()) == len(house.runs()), callers[0], house)
 
 
+async def test_a_stranger_is_refused_before_anything_else(house: House, client: Client) -> None:
+    """Whoever can write to the queue, without a token or with one that is none."""
+    before = len(house.runs())
+    async with house.caller(client) as caller:
+        for command in ("invoke", "", "runpackage", "kill", "killall", "reinstallpackage", "listprocesses", "portdata"):
+            data = {"command": command, "id": "x", "wiq": "q", "packageid": "x", "__user": {"name": "root"}}
+            claims: list[dict[str, Any]] = [{}, {"__jwt": "a.b.c"}, {"__jwt": 5}, {"__jwt": ""}]
+            for number, about in enumerate(claims):
+                name = f"{command} {number}"
+                await caller.send(house.queue, {**data, **about}, correlation_id=name, strip_token=True)
+                told = await answer(caller, name)
+                assert (told["success"], told["error"].startswith("not authenticated")) == (False, True)
+                assert "completed" not in told
+    assert len(house.runs()) == before
+
+
+async def test_names_that_nobody_gave_cannot_be_guessed(
+    house: House, packages: dict[str, str], callers: list[Caller]
+) -> None:
+    asker, watcher, _ = callers
+    await watcher.send(house.queue, {"command": "addcommandstreamid"}, correlation_id="add")
+    for _ in range(2):
+        await asker.send(house.queue, {"command": "runpackage", "id": packages["broken"]}, correlation_id="")
+
+    def names() -> set[str]:
+        return {event.correlation_id for event in watcher.received if event.data["command"] == "completed"}
+
+    await until(lambda: len(names()) == 2, "both have ended")
+    assert all(re.fullmatch(r"[0-9-]+-[0-9a-f]{16}", name) for name in names())
+
+
+async def test_many_pieces_of_output_are_few_messages(
+    house: House, packages: dict[str, str], callers: list[Caller]
+) -> None:
+    asker = callers[0]
+    await house.run(asker, packages["lines"], "lines")
+    end = await answer(asker, "lines", "runpackage", completed=True)
+    assert text(asker, "lines") == end["output"]
+    assert end["output"].endswith("line 2998\nline 2999\n")
+    assert len(streamed(asker.received, "lines")) < 300
+
+
+async def test_what_the_agents_document_sets_is_for_packages_and_goes_with_it(
+    house: House, packages: dict[str, str], callers: list[Caller]
+) -> None:
+    asker, client = callers[0], callers[0].client
+    slug = house.agent.request("GET", "status")["slug"]
+    document = (await client.query("agents", {"slug": slug}))[0]
+
+    async def until_printed(words: str) -> None:
+        async with asyncio.timeout(60):
+            for number in itertools.count():
+                await house.run(asker, packages["greeting"], f"{words} {number}")
+                end = await answer(asker, f"{words} {number}", "runpackage", completed=True)
+                if words in end["output"]:
+                    return
+
+    await client.update_one("agents", {**document, "environment": {"GREETING": "hello", "PATH": "/evil"}})
+    await until_printed("greeting hello False")
+    pid = pid_in(house.home.agent_file)
+    assert "GREETING" not in psutil.Process(pid).environ()
+    await client.update_one("agents", {**document, "environment": {}})
+    await until_printed("greeting None False")
+
+
 async def test_no_port_of_the_machine_can_be_reached(house: House, callers: list[Caller]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
@@ -451,3 +535,88 @@ async def test_two_agents_on_one_hub_do_not_disturb_one_another(
         assert "still here" not in text(watcher, "same")
         listed = await house.ask(asker, {"command": "listprocesses", "stream": "false"})
         assert [process["id"] for process in listed["processes"]] == ["same"]
+
+
+@contextlib.asynccontextmanager
+async def small_agent(hub: Hub, folder: Path, *, ping_s: float) -> AsyncIterator[tuple[Link, Supervisor, Console]]:
+    """What hears commands and follows runs, in this process, with little patience for those who do not listen."""
+    home = Home(folder / "home")
+    home.prepare()
+    write_private(home.config_file, json.dumps({"apiurl": hub.url, "jwt": hub.ready["jwt"]}))
+    async with State(home.state_file) as state, asyncio.TaskGroup() as tasks:
+        link = Link(
+            home,
+            capabilities=lambda: {"languages": ["python"]},
+            on_command=lambda event: commands_of.handle(event),  # noqa: PLW0108 - made after the link
+            on_package=lambda *_: None,
+            on_change=lambda: None,
+            on_ready=lambda: None,
+        )
+        async with Supervisor(state=state, folder=home.runs, max_runs=2, keep_runs=10) as supervisor:
+            console = Console(link=link, state=state, supervisor=supervisor, tasks=tasks, ping_s=ping_s)
+            commands_of = Commands(
+                link=link,
+                launcher=cast("Launcher", None),  # nothing is launched here
+                supervisor=supervisor,
+                console=console,
+                reinstall=cast("Any", None),
+                limits=Limits(),
+                tasks=tasks,
+            )
+            linking = tasks.create_task(link.run())
+            await until(lambda: link.connected, "the link")
+            yield link, supervisor, console
+            await console.end()
+            linking.cancel()
+
+
+async def test_who_does_not_listen_any_more_is_found_by_a_ping_and_dropped(
+    house: House, callers: list[Caller], tmp_path: Path
+) -> None:
+    client = callers[0].client
+    deaf, attentive = Caller(client, "one who leaves"), Caller(client, "one who stays")
+    left, stays = [await client.register_queue(each.queue, each.hear) for each in (deaf, attentive)]
+    async with small_agent(house.hub, tmp_path, ping_s=0.5) as (link, _, console):
+        neighbour = House(house.hub, house.home, house.agent, link.queue or "")
+        for queue in (left.name, stays.name):
+            await neighbour.ask(callers[0], {"command": "setstreamid", "id": "nothing", "streamqueue": queue})
+            subscribing = {"command": "addcommandstreamid", "streamqueue": queue}
+            await callers[0].send(neighbour.queue, subscribing, correlation_id=queue)
+        await until(lambda: sorted(console.queues) == ["one who leaves", "one who stays"])
+        await left.close()
+        await until(lambda: console.queues == ["one who stays"], "nobody listens there")
+        before = len(attentive.received)
+        await until(lambda: len(attentive.received) > before + 2, "who listens is asked again and again, and stays")
+        assert {event.data["command"] for event in attentive.received} == {"ping"}
+        assert console.queues == ["one who stays"]
+        answering = attentive.received[-1]
+        assert answering.reply_to == link.queue
+        await client.queue_message(
+            answering.reply_to, {"command": "ping"}, correlation_id=answering.correlation_id, strip_token=True
+        )
+        await neighbour.ask(callers[0], {"command": "portclose"})
+        assert console.queues == ["one who stays"], "an answer to a ping is a sign of life"
+    await stays.close()
+
+
+async def test_nobody_is_dropped_while_openflow_is_away(tmp_path: Path) -> None:
+    """Neither the lost connection nor what cannot be sent meanwhile is the subscriber's fault."""
+    with hub_on_a_new_home() as hub:
+        async with hub.client() as client, small_agent(hub, tmp_path, ping_s=0.3) as (link, supervisor, console):
+            await client.connected()
+            heard_all = Caller(client, "patient")
+            await client.register_queue(heard_all.queue, heard_all.hear)
+            await client.queue_message(link.queue or "", {"command": "addcommandstreamid", "streamqueue": "patient"})
+            await until(lambda: console.queues == ["patient"])
+            hub.kill()
+            await until(lambda: not link.connected, "the hub is gone")
+
+            async def prepare(run: Run) -> Prepared:
+                return Prepared(Command(("echo", "while it was away"), cwd=run.folder, env=inherited_environment()))
+
+            run = await supervisor.submit(RunRow(id=new_run_id(), package="sh"), prepare, limits=Limits())
+            await run.wait()
+            assert console.queues == ["patient"]
+            hub.start()
+            end = await answer(heard_all, run.row.id, "runpackage")
+            assert (end["success"], text(heard_all, run.row.id)) == (True, "while it was away\n")

@@ -185,6 +185,11 @@ class Console:
         except ServerRefused as error:
             raise AccessDenied(f"The queue {queue} cannot be sent to: {error}") from error
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues that follow something."""
+        return [follower.queue for follower in self._followers.values()]
+
     def processes(self, sender: Sender | None) -> dict[str, Any]:
         """The runs, as ``listprocesses`` tells them (protocol §15), and the queues of the sender that follow them."""
         shown = [self._process(run, sender) for run in self._supervisor.live_runs()]
@@ -347,6 +352,8 @@ class Console:
         while True:
             await asyncio.sleep(self._ping_s / 10)
             now_s = asyncio.get_running_loop().time()
+            if not self._link.connected:
+                continue
             for follower in list(self._followers.values()):
                 if now_s - follower.heard_at > self._ping_s:
                     follower.heard_at = now_s
