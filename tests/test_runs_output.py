@@ -307,3 +307,31 @@ async def test_a_log_whose_folder_cannot_be_made_says_so(tmp_path: Path) -> None
     await output.close()
     assert output.error is not None
     assert (tmp_path / "output").read_text() == "in the way"
+
+
+async def test_who_reads_on_finds_his_place_whatever_was_dropped_meanwhile(tmp_path: Path) -> None:
+    log = OutputLog(tmp_path / "log", live=True, head_bytes=2000, tail_bytes=6000)
+    whole, offset, read = "", 0, 0
+    for number in range(400):
+        text = f"{number} {'é' * (number % 40)}\n"
+        log.append("stdout", text, 0.0)
+        whole += text
+        await log.flush()
+        if number % 7 == 0 or number > 390:
+            page = log.read(offset, 1 << 20)
+            assert page == OutputLog.read(fresh(log), offset, 1 << 20)
+            gaps = sum(chunk.get("gap", 0) for chunk in page.chunks)
+            texts = "".join(chunk["text"] for chunk in page.chunks if "gap" not in chunk)
+            assert page.next - offset == gaps + len(texts.encode())
+            assert whole.encode()[: page.next].endswith(texts.encode()[-200:])
+            offset, read = page.next, read + 1
+    assert read > 50
+    await log.close()
+    assert log.read(offset).complete
+
+
+def fresh(log: OutputLog) -> OutputLog:
+    """One that knows no places, of the same live log."""
+    made = OutputLog(log.folder, live=True)
+    made._written = log.size
+    return made

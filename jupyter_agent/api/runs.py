@@ -140,6 +140,8 @@ class Stream(Handler):
     async def _lines(self, run_id: str, offset: int) -> AsyncGenerator[list[dict[str, Any]], None]:
         changed = asyncio.Event()
         unsubscribe = self.agent.supervisor.subscribe(lambda row: changed.set() if row.id == run_id else None)
+        live = self.agent.supervisor.live(run_id)
+        written = live.output.on_write(changed.set) if live is not None else None
         told: dict[str, Any] = {}
         try:
             while True:
@@ -159,6 +161,8 @@ class Stream(Handler):
                         await changed.wait()
         finally:
             unsubscribe()
+            if written is not None:
+                written()
 
 
 def read_on(output: OutputLog, offset: int) -> tuple[int, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import resource
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
@@ -26,6 +27,9 @@ from jupyter_agent.processes.environment import TAG
 
 READ_LIMIT = 1 << 17
 """Bytes buffered of one pipe before its child has to wait."""
+
+PIPE_BYTES = 1 << 20
+"""What the kernel buffers of a pipe, where it may: a child prints on while what it printed is written."""
 
 DRAIN_S = 1.0
 """How long the output of an ended child is waited for: a grandchild may hold the pipe open for ever."""
@@ -165,6 +169,7 @@ class Process:
         """Connect the pipes to the readers (called by ``start``)."""
         loop = asyncio.get_running_loop()
         for reader, pipe in ((self.stdout, self._popen.stdout), (self.stderr, self._popen.stderr)):
+            _widen(pipe)
             transport, _ = await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), pipe)
             self._transports.append(transport)
 
@@ -325,6 +330,13 @@ class Process:
             self.peak_memory_bytes = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if not self._exit.done():
             self._exit.set_result(exit_)
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Have the kernel buffer more of a pipe: 64 KiB are full within a millisecond."""
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # the user's share of buffers is used up
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _waited(pid: int, options: int) -> tuple[Exit, resource.struct_rusage | None] | None:

@@ -20,7 +20,7 @@ from jupyter_agent.runs.run import Prepared, Run
 from jupyter_agent.runs.verdict import Ending, Verdict, one_line, verdict
 from jupyter_agent.state import RunState, now
 
-READ_BYTES = 64 << 10
+READ_BYTES = 256 << 10
 
 EVENTS_PAUSE_S = 0.1
 """Between two looks at the size of the event file."""

@@ -27,17 +27,20 @@ LONGEST_CHUNK = 64 << 10
 SEGMENT_BYTES = 256 << 10
 """On disk, of one file: the grain in which the tail moves on."""
 
-PENDING_BYTES = 512 << 10
+PENDING_BYTES = 1 << 20
 """In memory, that wait to be written; whoever brings more waits, too."""
 
 RECORD_BYTES = 300
 """Of memory, besides its text, that a change of stream costs."""
 
-FLUSH_PAUSE_S = 0.1
+FLUSH_PAUSE_S = 0.02
 """From one write to the next: what a child prints is on disk, and shown, this soon."""
 
-FULL_SPEED_PAUSE_S = 0.01
-"""The pause after each full buffer: 50 MB/s are enough, and leave the event loop to others."""
+FULL_SPEED_PAUSE_S = 0.005
+"""The pause after each full buffer: 100 MB/s are enough, and leave the event loop to others."""
+
+MOST_PLACES = 64
+"""Followers whose place in the log is remembered: the one who reads on need not look for it."""
 
 PAGE_BYTES = 256 << 10
 """Of text in a page that a follower gets."""
@@ -54,6 +57,10 @@ class Page:
     chunks: list[dict[str, Any]]
     next: int
     complete: bool
+
+
+_Place = tuple[int, int]
+"""A segment's start, and how many bytes of it come before."""
 
 
 @dataclass
@@ -113,6 +120,8 @@ class OutputLog:
         self._writing = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._changed = asyncio.Event()
+        self._places: dict[int, _Place] = {}
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def size(self) -> int:
@@ -123,6 +132,14 @@ class OutputLog:
     def changed(self) -> asyncio.Event:
         """Set when there is more to read, or nothing more will come; take it before reading, wait for it after."""
         return self._changed
+
+    def on_write(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have ``listener`` called whenever something was written, or will be no more; the function returned ends that.
+
+        The listener calls nothing but what is quick: every follower waits for it.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def append(self, stream: str, text: str, time: float) -> None:
         """Add output. It is written soon (``keep_writing``), its order kept."""
@@ -192,7 +209,8 @@ class OutputLog:
         live, end = self._live, self._written
         chunks: list[dict[str, Any]] = []
         position = offset
-        for record in _records(self.folder, offset):
+        place = self._places.pop(offset, None)
+        for record, after in _records(self.folder, offset, place):
             at, text = record.pop("at"), record["text"]
             if live and at >= end:  # being written just now
                 break
@@ -204,14 +222,21 @@ class OutputLog:
             elif at < position:
                 record["text"] = text.encode()[position - at :].decode("utf-8", "ignore")
             chunks.append(record)
-            position = at + length
+            position, place = at + length, after
             if position - offset >= limit:
                 break
+        if place is not None:
+            self._remember(position, place)
         return Page(chunks, position, complete=not live and position >= _end_of(self.folder))
+
+    def _remember(self, offset: int, place: _Place) -> None:
+        self._places[offset] = place
+        for oldest in list(self._places)[:-MOST_PLACES]:
+            self._places.pop(oldest, None)
 
     def tail(self, most: int) -> str:
         """The newest text, at most so many bytes of it, of all streams as they came."""
-        text = "".join(record["text"] for record in _records(self.folder, max(0, self.size - most)))
+        text = "".join(record["text"] for record, _ in _records(self.folder, max(0, self.size - most)))
         return text.encode()[-most:].decode("utf-8", "ignore") if most > 0 else ""
 
     async def follow(self, offset: int = 0) -> AsyncIterator[Page]:
@@ -230,6 +255,8 @@ class OutputLog:
     def _wake(self) -> None:
         if self._on_written is not None:
             self._on_written()
+        for listener in tuple(self._listeners):
+            listener()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -316,10 +343,12 @@ def _starts(folder: Path) -> list[int]:
         return []
 
 
-def _lines(folder: Path, start: int) -> list[bytes]:
-    """The whole lines of a segment; none when it has gone meanwhile."""
+def _lines(folder: Path, start: int, skipped: int = 0) -> list[bytes]:
+    """The whole lines of a segment after so many bytes of it; none when it has gone meanwhile."""
     try:
-        return (folder / f"{start:016}.jsonl").read_bytes().split(b"\n")[:-1]  # after the last newline: half a line
+        with (folder / f"{start:016}.jsonl").open("rb") as file:
+            file.seek(skipped)
+            return file.read().split(b"\n")[:-1]  # after the last newline: half a line
     except OSError:
         return []
 
@@ -333,14 +362,21 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return record
 
 
-def _records(folder: Path, offset: int) -> Iterator[dict[str, Any]]:
-    """The lines of the segments in which ``offset`` and what follows can be."""
+def _records(folder: Path, offset: int, place: _Place | None = None) -> Iterator[tuple[dict[str, Any], _Place]]:
+    """The lines in which ``offset`` and what follows can be, each with the place after it.
+
+    ``place`` is the one where the line of ``offset`` begins, if that is known.
+    """
     starts = _starts(folder)
     first = max((index for index, start in enumerate(starts) if start <= offset), default=0)
+    if place is not None:
+        starts, first = [start for start in starts if start >= place[0]], 0
     for start in starts[first:]:
-        for line in _lines(folder, start):
+        position = place[1] if place is not None and place[0] == start else 0
+        for line in _lines(folder, start, position):
+            position += len(line) + 1
             if (record := _parsed(line)) is not None:
-                yield record
+                yield record, (start, position)
 
 
 def _end_of(folder: Path) -> int:
