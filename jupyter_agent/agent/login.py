@@ -35,7 +35,9 @@ PATIENCE_S = 15 * 60
 """For so long a server remembers the key."""
 
 ANSWER_S = 20
-CONNECT_S = 20
+FIRST_S, CONNECT_S = 1.5, 20
+"""A reason why there is no connection is told after so long; a server that is only slow gets the second."""
+
 MAX_ANSWER = 1 << 20
 STAYING = timedelta(days=1)
 """A token that ends sooner is not made to stay with: a long one is asked for in its place."""
@@ -66,7 +68,12 @@ class Adopted:
 
 
 async def by_browser(
-    url: str, *, ca_file: Path | None, show: Callable[[str, str], None], patience_s: float = PATIENCE_S
+    url: str,
+    *,
+    ca_file: Path | None,
+    show: Callable[[str, str], None],
+    patience_s: float = PATIENCE_S,
+    poll_s: float = POLL_S,
 ) -> str:
     """A token of whoever signs in in a browser; ``show(address, key)`` is told where, once the server waits for it.
 
@@ -80,7 +87,7 @@ async def by_browser(
     try:
         async with asyncio.timeout(patience_s):
             while True:
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(poll_s)
                 try:
                     found = await asyncio.to_thread(
                         _ask, f"{base}/GetTokenRequest?{urlencode({'key': key})}", ca_file, None
@@ -98,7 +105,7 @@ async def by_browser(
 async def by_password(url: str, username: str, password: str, *, ca_file: Path | None) -> str:
     """A long token for a user name and a password. Raises ``SignInFailed``, or why the server cannot be reached."""
     async with _client(url, Credentials(username=username, password=password), ca_file) as client:
-        await client.connected(CONNECT_S)
+        await _signed_in(client)
         return await client.mint_token(long=True)
 
 
@@ -126,7 +133,7 @@ async def tried(url: str, jwt: str, *, ca_file: Path | None, stay: bool = True) 
     Raises ``SignInFailed``, or why the server cannot be reached.
     """
     async with _client(url, Credentials(jwt=jwt), ca_file) as client:
-        user = await client.connected(CONNECT_S)
+        user = await _signed_in(client)
         ends = _end_of(jwt)
         if stay and ends is not None and ends - datetime.now(UTC) < STAYING:
             jwt = await client.mint_token(long=True)
@@ -204,6 +211,13 @@ def _host(url: str) -> str:
 
 def _client(url: str, credentials: Credentials, ca_file: Path | None) -> Client:
     return Client(url, credentials, version=__version__, ca_file=ca_file, timeout_s=ANSWER_S)
+
+
+async def _signed_in(client: Client) -> User:
+    try:
+        return await client.connected(FIRST_S)
+    except TimedOut:
+        return await client.connected(CONNECT_S)
 
 
 def _end_of(jwt: str) -> datetime | None:

@@ -12,7 +12,7 @@ from jupyter_agent.home import AgentClient, Home, running_agent
 
 SETTLED_S = 40
 LOOK_S = 0.2
-SECOND_LOOK_S = CONFIGURATION_S * 2
+SECOND_LOOK_S = CONFIGURATION_S + 1
 """An agent that used the same address before has looked at the new token by then."""
 
 VARIABLES = ("apiurl", "grpcapiurl", "wsapiurl")
