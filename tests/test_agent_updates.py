@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from jupyter_agent.agent.agent import Agent
-from jupyter_agent.home import AgentClient, Home, read_json
+from jupyter_agent.home import AgentClient, Home, RequestFailed, read_json
 from jupyter_agent.openflow.client import Client
 from tests.agent_peers import first_user
 from tests.conftest import end_all, ended, make_package, pid_in, printed, start_agent, until
@@ -51,8 +51,9 @@ def draining() -> Iterator[tuple[Home, AgentClient]]:
 
 @pytest.fixture(scope="module")
 def killing() -> Iterator[tuple[Home, AgentClient]]:
-    """As in a container: the server's own variable says what is to be done. One run at a time."""
-    with running("c.Agent.max_runs = 1\n", killonpackageupdate="true") as made:
+    """As in a container: the server's own variable says what is to be done. One run at a time, small packages only."""
+    settings = "c.Agent.max_runs = 1\nc.Agent.max_package_files = 50\nc.Agent.max_package_mb = 3\n"
+    with running(settings, killonpackageupdate="true") as made:
         yield made
 
 
@@ -326,6 +327,23 @@ def test_who_is_asked_what_becomes_of_runs(monkeypatch: pytest.MonkeyPatch) -> N
     assert chosen(on_package_update="drain") == "drain"
     monkeypatch.setenv("killonpackageupdate", "false")
     assert chosen() == "drain"
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({f"{number}.txt": "" for number in range(60)}, "holds more than 50 files"),
+        ({"large.txt": "x" * (4 << 20)}, "holds more than 3 MiB"),
+    ],
+)
+def test_the_limits_of_packages_are_the_settings(killed: Package, files: dict[str, str], sentence: str) -> None:
+    folder = make_package(killed.folder, {"main.sh": "true\n", **files}, openiap={"language": "shell"})
+    for path, body in (("packages", {"path": str(folder)}), ("runs", {"target": str(folder)})):
+        try:
+            told = ended(killed.agent, killed.agent.request("POST", path, body)["id"])["error"]
+        except RequestFailed as error:
+            told = str(error)
+        assert sentence in told
 
 
 # What the faces offer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from jupyter_agent.agent.link import Link
@@ -26,7 +26,7 @@ LOOK_AGAIN_S = 600.0
 """Servers lose events without telling (protocol §10): so often everything that is here is compared."""
 
 RETRY_S = 30.0
-"""After this long what could not be fetched is tried again, unless the connection is made anew before."""
+"""After this long what could not be done is tried again, unless the connection is made anew before."""
 
 AT_ONCE = 2
 """New versions that are fetched at the same time."""
@@ -90,13 +90,14 @@ class Updates:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_AGAIN_S):
+                    async with asyncio.timeout(RETRY_S if self._compare else LOOK_AGAIN_S):
                         await self._news.wait()
                 missed = self._compare or not self._news.is_set()
                 self._news.clear()
-                self._compare = False
                 if missed:
-                    await self._attempt(self._compare_all(), "The packages on this machine could not be compared")
+                    self._compare = False
+                    what = "The packages on this machine could not be compared with those in OpenFlow"
+                    self._compare = not await self._attempt(self._compare_all(), what) or self._compare
                 for package in self._changed - self._busy:
                     self._changed.discard(package)
                     self._busy.add(package)
@@ -107,14 +108,17 @@ class Updates:
         self._changed.add(package)
         self._news.set()
 
-    async def _attempt(self, work: Any, what: str) -> None:
-        """Do it; a failure is logged, and tried again with the next occasion."""
+    async def _attempt(self, work: Coroutine[Any, Any, None], what: str) -> bool:
+        """Whether it could be done; a failure is logged, and it is tried again on another occasion."""
         try:
             await work
         except AgentError as error:
             log.warning("%s: %s", what, error)
         except Exception:
             log.exception("%s", what)
+        else:
+            return True
+        return False
 
     async def _compare_all(self) -> None:
         """Find what changed while nobody told."""

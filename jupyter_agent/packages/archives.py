@@ -53,11 +53,11 @@ class Bounds:
     def check(self, *, count: int, total: int, packed_bytes: int) -> None:
         """Raise ``InvalidInput`` for more files and folders, or bytes, than there may be."""
         if count > self.files:
-            raise InvalidInput(f"it holds more than {self.files} files and folders")
+            raise InvalidInput(f"it holds more than {self.files} files and folders (Agent.max_package_files)")
         if total > self.total_bytes:
-            raise InvalidInput(f"it unpacks to more than {self.total_bytes >> 20} MiB")
+            raise InvalidInput(f"it unpacks to more than {self.total_bytes >> 20} MiB (Agent.max_package_mb)")
         if total > self.ratio_from_bytes and total > self.ratio * packed_bytes:
-            raise InvalidInput(f"it unpacks to more than {self.ratio} times its size")
+            raise InvalidInput(f"it unpacks to more than {self.ratio} times its size (Agent.max_package_ratio)")
 
 
 BOUNDS = Bounds()
@@ -234,7 +234,7 @@ class _Directory(io.BufferedReader):
             raise ValueError(f"it has a directory of {size} bytes")
         data = super().read(size)
         if data.count(b"PK\x01\x02") > self._most:
-            raise InvalidInput(f"it holds more than {self._most} files and folders")
+            raise InvalidInput(f"it holds more than {self._most} files and folders (Agent.max_package_files)")
         return data
 
 

@@ -1,5 +1,5 @@
 """Benchmarks; importing the package registers them."""
 
-from tests.bench import events, hub, measures, packages, wire
+from tests.bench import events, hub, known, measures, packages, runs, wire
 
-__all__ = ["events", "hub", "measures", "packages", "wire"]
+__all__ = ["events", "hub", "known", "measures", "packages", "runs", "wire"]
