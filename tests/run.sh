@@ -16,7 +16,7 @@ export PATH="$PWD/$venv/bin:$PATH"
 say "Browser, compilers, shells, official clients, a second opinion on queries"
 lacking() {
   for program in chromium zsh fish; do command -v "$program" >/dev/null || echo "$program"; done
-  cargo --version >/dev/null 2>&1 || echo cargo libc6-dev
+  cargo --version >/dev/null 2>&1 || echo cargo
   javac -version >/dev/null 2>&1 || echo default-jdk-headless
   php --version >/dev/null 2>&1 || echo php-cli
 }
