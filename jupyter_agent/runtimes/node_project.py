@@ -107,9 +107,10 @@ class Project:
 
     @property
     def brings_all(self) -> bool:
-        """Whether all that it needs lies in a ``node_modules`` of its own."""
+        """Whether all that it cannot do without lies in a ``node_modules`` of its own."""
         modules = self.folder / "node_modules"
-        return modules.is_dir() and all((modules / name / "package.json").is_file() for name in self.needed)
+        wanted = _all(self.fields, ("dependencies",)).keys() - _all(self.fields, ("optionalDependencies",)).keys()
+        return modules.is_dir() and all((modules / name / "package.json").is_file() for name in wanted)
 
     def start(self) -> tuple[str, str] | None:
         """The name and the text of the script that starts it; ``None``: it has none."""

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,9 @@ PAUSE_S = 0.1
 IDLE_S = 300.0
 """How long one is kept that nobody needs: it takes some 45 MiB."""
 
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Bytes that are no text, as Python holds them."""
+
 LONGEST = 48 << 10
 """Bytes of what it is told: a pipe takes that at once."""
 
@@ -44,8 +48,9 @@ class Spares:
     """At most one node that waits; use it with ``async with``."""
 
     def __init__(self) -> None:
-        self._ready: tuple[Command, Process] | None = None
+        self._ready: _Waiting | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._useless = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,14 +67,18 @@ class Spares:
         ready, self._ready = self._ready, None
         self._keep(command)
         if ready is not None:
-            if _can_be(ready[0], command) and ready[1].hand_over(tag, _told(command, tag)):
-                return ready[1]
-            await _end(ready[1])
+            if ready.can_be(command):
+                if ready.process.hand_over(tag, _told(command, tag)):
+                    return ready.process
+                self._useless = ready.process.exit is None  # a system on which none can be given to a run
+            await _end(ready.process)
         return await processes.start(command, tag=tag)
 
     def _keep(self, command: Command) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
+        if self._useless:
+            return
         environ = {name: value for name, value in command.env.items() if name == "PATH" or READ_AT_START.match(name)}
         waiting = Command((command.argv[0], str(PROGRAM)), PROGRAM.parent, environ)
         self._keeping = asyncio.create_task(self._have_one(waiting))
@@ -82,25 +91,45 @@ class Spares:
         except AgentError as error:
             log.warning("No node can be kept ready: %s", error)
             return
-        self._ready = (command, process)
+        self._ready = _Waiting(command, process, _stamp(command))
         try:
             async with asyncio.timeout(IDLE_S):
                 await process.wait()
         except TimeoutError:
             pass
         finally:
-            if self._ready is not None and self._ready[1] is process:  # else a run has it
+            if self._ready is not None and self._ready.process is process:  # else a run has it
                 self._ready = None
                 await _end(process)
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    command: Command
+    process: Process
+    stamp: tuple[int, int] | None
+
+    def can_be(self, command: Command) -> bool:
+        """Whether it runs what the command names, as that is on the disk now, and has read nothing else."""
+        same = self.command.argv[0] == command.argv[0] and _early(self.command.env) == _early(command.env)
+        return same and self.stamp == _stamp(command)
+
+
 def is_plain(command: Command) -> bool:
-    """Whether a command is node on a file, without switches of node's own."""
-    return len(command.argv) > 1 and not command.argv[1].startswith("-") and len(_told(command, "")) <= LONGEST
+    """Whether a command is node on a file, without switches of node's own, and can be told as text."""
+    if len(command.argv) < 2 or command.argv[1].startswith("-"):  # noqa: PLR2004 - node and a file
+        return False
+    told = json.dumps([command.argv, str(command.cwd), dict(command.env)], ensure_ascii=False)
+    return not SURROGATES.search(told) and len(_told(command, "")) <= LONGEST
 
 
-def _can_be(waiting: Command, command: Command) -> bool:
-    return waiting.argv[0] == command.argv[0] and _early(waiting.env) == _early(command.env)
+def _stamp(command: Command) -> tuple[int, int] | None:
+    """What changes when the program is replaced; ``None``: it is gone."""
+    try:
+        found = os.stat(command.argv[0])  # noqa: PTH116 - a string that is looked at in the event loop: no detours
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _early(environ: Mapping[str, str]) -> dict[str, str]:
@@ -110,7 +139,7 @@ def _early(environ: Mapping[str, str]) -> dict[str, str]:
 def _told(command: Command, tag: str) -> bytes:
     file = os.path.normpath(command.cwd / command.argv[1])
     told = {"argv": [file, *command.argv[2:]], "cwd": str(command.cwd), "env": {**command.env, TAG: tag}}
-    return json.dumps(told).encode("utf-8", "surrogateescape")
+    return json.dumps(told).encode()
 
 
 async def _end(process: Process) -> None:
