@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import random
 import resource
 import shutil
 import stat
@@ -53,10 +54,10 @@ PART = st.one_of(
     st.sampled_from(["..", ".", "", "a\\b", "C:", "nul\0", "t\nab", "n" * 300, "\udce4"]),
     st.text(max_size=6),
 )
-HARMLESS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}(\.[a-z]{1,3})?", fullmatch=True)
-NAME = st.lists(PART, min_size=1, max_size=4).map("/".join)
-PLAIN = st.lists(HARMLESS, min_size=1, max_size=3).map("/".join)
-CONTENT = st.one_of(st.binary(max_size=200), st.integers(0, 300_000).map(bytes))
+HARMLESS = ("main.py", "lib", "src", "a.txt", "b", "data.csv", "x-y_z", "index.js", "deep", "README")
+NAME = st.one_of(PART, st.tuples(PART, PART).map("/".join), st.tuples(PART, PART, PART, PART).map("/".join))
+PLAIN = st.sampled_from([*HARMLESS, *(f"{a}/{b}" for a in HARMLESS for b in HARMLESS)])
+CONTENT = st.one_of(st.binary(max_size=100), st.integers(0, 300_000).map(bytes))
 PAX = st.tuples(
     st.sampled_from(["size", "path", "linkpath", "GNU.sparse.major", "GNU.sparse.map", "mtime", "uid", "comment"]),
     st.one_of(st.sampled_from(["0", "1", "-1", "9" * 30, "../x", "1e3", "nan"]), st.text(max_size=10)),
@@ -70,7 +71,7 @@ def things(draw: st.DrawFn) -> tuple[list[Thing], bool]:
     if draw(st.booleans()):
         names = draw(st.lists(PLAIN, min_size=1, max_size=6, unique_by=str.lower))
         good = [name for name in names if not any(name != other and other.startswith(f"{name}/") for other in names)]
-        return [Thing(f"package/{name}", draw(st.binary(max_size=300))) for name in good], True
+        return [Thing(f"package/{name}", draw(st.binary(max_size=60))) for name in good], True
     made = [
         Thing(
             draw(st.one_of(NAME, PLAIN)),
@@ -78,9 +79,9 @@ def things(draw: st.DrawFn) -> tuple[list[Thing], bool]:
             draw(st.sampled_from(KINDS)),
             draw(st.sampled_from([0o644, 0o755, 0, 0o4755, 0o2711, 0o7777])),
             draw(st.one_of(NAME, st.sampled_from(["/etc/passwd", "../../x", "a", "."]))),
-            tuple(draw(st.lists(PAX, max_size=2))),
+            draw(st.one_of(st.just(()), st.tuples(PAX))),
         )
-        for _ in range(draw(st.integers(0, 6)))
+        for _ in range(draw(st.integers(0, 5)))
     ]
     return made, False
 
@@ -124,27 +125,25 @@ def zip_of(made: list[Thing], method: int) -> bytes:
     return buffer.getvalue()
 
 
-@st.composite
-def mangled(draw: st.DrawFn, data: bytes) -> bytes:
+def mangled(data: bytes, dice: random.Random) -> bytes:
     """The bytes, changed, cut, doubled or in another order somewhere."""
     found = bytearray(data)
-    for _ in range(draw(st.integers(1, 4))):
-        where = draw(st.integers(0, max(len(found) - 1, 0)))
-        length = draw(st.sampled_from([1, 2, 4, 8, 30, 46, 512]))
-        other = draw(st.integers(0, max(len(found) - 1, 0)))
-        match draw(st.sampled_from(["change", "cut", "remove", "insert", "copy", "fill"])):
+    for _ in range(dice.randint(1, 4)):
+        where, other = dice.randrange(len(found) + 1), dice.randrange(len(found) + 1)
+        length = dice.choice([1, 2, 4, 8, 30, 46, 512])
+        match dice.choice(["change", "change", "cut", "remove", "insert", "copy", "fill"]):
             case "change":
-                found[where : where + 1] = bytes([draw(st.integers(0, 255))])
+                found[where : where + 1] = bytes([dice.randrange(256)])
             case "cut":
                 del found[max(where, len(found) // 2) :]
             case "remove":
                 del found[where : where + length]
             case "insert":
-                found[where:where] = draw(st.binary(max_size=length))
+                found[where:where] = dice.randbytes(length)
             case "copy":
                 found[where : where + length] = found[other : other + length]
             case _:
-                found[where : where + length] = draw(st.sampled_from([b"\0", b"\xff", b"7"])) * length
+                found[where : where + length] = dice.choice([b"\0", b"\xff", b"7"]) * length
     return bytes(found)
 
 
@@ -152,16 +151,17 @@ def mangled(draw: st.DrawFn, data: bytes) -> bytes:
 def archives(draw: st.DrawFn) -> tuple[bytes, dict[str, bytes] | None]:
     """An archive, and what it has to become where it was well made; mangled inside its gzip, outside, or not."""
     made, good = draw(things())
-    is_tar, mangling = draw(st.booleans()), draw(st.sampled_from(["not", "inside", "outside", "not"]))
+    dice = draw(st.randoms(use_true_random=True))
+    is_tar, mangling = dice.random() < 0.5, dice.choice(["not", "inside", "outside", "not"])
     if is_tar:
-        form = draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]))
+        form = dice.choice([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
         plain = tar_of(made, form)
-        data = gzip.compress(draw(mangled(plain)) if mangling == "inside" else plain, 1)
+        data = gzip.compress(mangled(plain, dice) if mangling == "inside" else plain, 1)
     else:
-        data = zip_of(made, draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])))
+        data = zip_of(made, dice.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
         good = good and not data.count(b"BZh")
     if mangling == "outside" or (mangling == "inside" and not is_tar):
-        data = draw(mangled(data))
+        data = mangled(data, dice)
     whole = {thing.name.removeprefix("package/"): thing.content for thing in made}
     return data, whole if good and mangling == "not" else None
 
