@@ -30,7 +30,7 @@ json.dump({**payload, "doubled": 2 * payload["count"]}, open(os.environ["payload
 """
 FAILING = "import sys\nprint('no good')\nsys.exit(3)\n"
 LONG = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
-COUNTING = "import time\nfor n in range(300):\n    print('line', n, flush=True)\n    time.sleep(0.02)\n"
+COUNTING = "import time\nfor n in range(200):\n    print('line', n, flush=True)\n    time.sleep(0.02)\n"
 
 
 class Pair:
@@ -229,7 +229,7 @@ def test_a_hub_that_restarts_in_the_middle_costs_no_output(pair: Pair, hub: Hub)
     over = pair.end(run)
     assert over["state"] == "succeeded", over
     lines = [line for line in pair.output(run).splitlines() if line.startswith("line")]
-    assert lines == [f"line {n}" for n in range(300)]
+    assert lines == [f"line {n}" for n in range(200)]
 
 
 def test_our_own_agent_dies_while_a_run_there_is_followed(pair: Pair) -> None:
@@ -245,7 +245,7 @@ def test_our_own_agent_dies_while_a_run_there_is_followed(pair: Pair) -> None:
             if line == "line 50\n":
                 os.kill(pid_in(pair.home.agent_file) or 0, signal.SIGKILL)
     assert process.returncode == 0
-    assert [line for line in told if line.startswith("line")] == [f"line {n}" for n in range(300)]
+    assert [line for line in told if line.startswith("line")] == [f"line {n}" for n in range(200)]
     pair.asking = start_agent(pair.home)
 
 

@@ -59,8 +59,9 @@ class RemoteRow:
 class RemoteRun:
     """One followed run: its row, its output, and who is to be told of changes.
 
-    ``missed`` and ``absent`` count the looks at which its agent was not there, or did not list it; ``subscribed`` is
-    the queue that its output goes to at present.
+    ``missed`` and ``absent`` count the looks at which its agent was not there, or did not list it; ``seen`` is whether
+    the agent was there since our own connection was made; ``subscribed`` is the queue that its output goes to at
+    present.
     """
 
     def __init__(self, row: RemoteRow, agent: OtherAgent, folder: Path, on_change: Callable[[RemoteRun], None]) -> None:
@@ -71,6 +72,7 @@ class RemoteRun:
         self.heard_s = time.monotonic()
         self.asked_to_end = False
         self.missed = self.absent = 0
+        self.seen = True
         self.subscribed = ""
         self.seam = Seam()
         self.over_s: float | None = None
