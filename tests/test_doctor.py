@@ -110,8 +110,10 @@ class TestPlaces:
         made.config_file.chmod(0o600)
         found(places, case(made), "permissions", "ok")
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="no file can be given away here")
     def test_owner(self, made: Home) -> None:
+        if os.geteuid() != 0:  # only root can give a file away, and what is root's there is everywhere
+            found(places, case(Home(Path("/usr"))), "owner", "problem")
+            return
         os.chown(made.path, 12345, 12345)
         try:
             assert "chown" in found(places, case(made), "owner", "problem").todo

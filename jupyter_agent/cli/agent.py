@@ -65,9 +65,11 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "Home", agent["home"]
     embedded = f" (the embedded hub, pid {hub['pid']})" if hub else ""
     yield "OpenFlow", f"{openflow.get('url') or 'not known yet'}{embedded}"
-    yield "Connected", f"as {openflow.get('user')}" if found["connected"] else f"no: {found['error'] or 'not yet'}"
-    if found["connected"] and found["error"]:
+    if found["deaf"]:
+        yield "Connected", f"as {openflow.get('user')}, but it hears nothing"
         yield "Trouble", found["error"]
+    else:
+        yield "Connected", f"as {openflow.get('user')}" if found["connected"] else f"no: {found['error'] or 'not yet'}"
     if found["warning"]:
         yield "Warning", found["warning"]
     yield "Name", found["slug"]
