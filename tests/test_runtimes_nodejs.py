@@ -117,6 +117,7 @@ async def test_what_a_package_needs_is_installed_once_and_never_copied(
     program = (
         "const fs = require('fs'), before = fs.existsSync('node_modules/.cache');\n"
         "fs.mkdirSync('node_modules/.cache'); fs.writeFileSync('node_modules/.cache/x', 'x');\n"
+        "if (process.env.APP_ROOT_PATH !== process.cwd()) throw new Error(process.env.APP_ROOT_PATH);\n"
         "console.log(require('dep'), fs.lstatSync('node_modules/dep').isSymbolicLink(), before);\n"
     )
     first = package(tmp_path / "first", program, {"package-lock.json": registry.lock("dep")})

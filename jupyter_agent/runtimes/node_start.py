@@ -13,11 +13,14 @@ from jupyter_agent.runtimes.node_project import SHELL, Project, words
 
 SH = "/bin/sh"
 
+ROOT = "APP_ROOT_PATH"
+"""What modules go by (app-root-path and its like) that would else look for the package above where they lie."""
+
 
 def started(project: Project, plan: Plan, task: Task, node: str, loader: tuple[str, ...]) -> Command:
     """Node on the package's file, or its scripts; their programs may lie in ``node_modules/.bin``."""
     path = f"{task.folder / MODULES / '.bin'}{os.pathsep}{task.env.get('PATH') or os.defpath}"
-    environ = {**task.env, "PATH": path}
+    environ = {ROOT: str(task.folder), **task.env, "PATH": path}
     if not plan.start:
         return Command((node, *loader, str(task.entry)), task.folder, environ)
     texts = [project.scripts[name] for name in plan.start]

@@ -31,7 +31,7 @@ PASSWORD = "JUPYTER_AGENT_NPM_AUTH"  # noqa: S105 - the name of a variable
 
 QUIET = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier", "--color=false")
 
-PATIENCE = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000"}
+PATIENCE = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "2000"}
 """Milliseconds between tries; npm's own ten and sixty seconds look like hanging to who waits for a run."""
 
 OFFLINE = re.compile(
