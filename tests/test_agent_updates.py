@@ -20,7 +20,7 @@ from jupyter_agent.agent.agent import Agent
 from jupyter_agent.home import AgentClient, Home, RequestFailed, read_json
 from jupyter_agent.openflow.client import Client
 from tests.agent_peers import first_user
-from tests.conftest import end_all, ended, make_package, pid_in, printed, start_agent, until
+from tests.conftest import cli, end_all, ended, make_package, pid_in, printed, start_agent, until
 
 
 @contextmanager
@@ -371,9 +371,27 @@ def test_a_package_is_installed_anew_and_its_runs_are_ended(package: Package) ->
     assert package.run() == "one"
 
 
-def test_a_name_that_several_packages_have_is_not_removed(package: Package) -> None:
-    from tests.conftest import cli
+def test_packages_are_prepared_and_installed_anew_from_the_command_line(package: Package) -> None:
+    fileid = package.publish("one")
+    done = cli("package", "prepare", package.folder.name, "--json", home=package.home)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["kind"], told["state"]) == ("prepare", "succeeded")
+    assert package.has(fileid)
+    done = cli("package", "reinstall", package.id, home=package.home)
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{package.id} is fetched and prepared anew at its next run (0 runs of it ended).\n",
+    )
+    assert package.has()
+    for command in ("prepare", "reinstall", "remove"):
+        done = cli("package", command, "no-such-package", home=package.home)
+        assert done.returncode == 1
+        assert "There is no package 'no-such-package' on OpenFlow" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
+
+def test_a_name_that_several_packages_have_is_not_removed(package: Package) -> None:
     package.publish("one")
     url = package.agent.request("GET", "status")["hub"]["apiurl"]
     twin = asyncio.run(twin_of(url, package))

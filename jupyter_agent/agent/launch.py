@@ -250,7 +250,7 @@ class Launcher:
         try:
             async with self._versions.take(self._link.client, source.document or {}) as folder:
                 await self._copy(folder, work)
-        except (ServerRefused, NotFound):
+        except (ServerRefused, NotFound, Failed):
             newer = await self._newest(source, run)
             if newer is source:
                 raise
