@@ -298,3 +298,18 @@ async def test_positions_that_are_none(run: RemoteRun, at: object, end: object) 
     tell(run, {"command": "stream", "data": "abc", "offset": at, "next": end})
     await run.output.flush()
     assert run.output.tail(99) == "abc"
+
+
+async def test_results_that_are_too_large_are_left_out(run: RemoteRun) -> None:
+    row = tell(run, {**SUCCESS, "exitcode": 0, "payload": {"y": "x" * (1 << 21)}})
+    assert (row.state, row.results) == ("succeeded", {})
+    await run.output.flush()
+    assert "larger than 1 MiB" in run.output.tail(99)
+
+
+@pytest.mark.parametrize("answer", [{"command": "timeout"}, {"success": False, "error": "no"}, {"success": True}, {}])
+async def test_answers_that_come_late(run: RemoteRun, answer: dict[str, Any]) -> None:
+    run.answered_late(answer)
+    assert run.row.state == {"timeout": "lost"}.get(
+        answer.get("command", ""), "failed" if not answer.get("success") else "queued"
+    )

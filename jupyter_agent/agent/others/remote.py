@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from jupyter_agent.state import RunState, now
 
 LONGEST_ERROR = 2000
 """Characters of another agent's sentence that are shown."""
+
+
+RESULTS_BYTES = 1 << 20
+"""Of results, as JSON; they are sent with the run whenever that is shown."""
 
 
 class Kind(StrEnum):
@@ -179,13 +184,18 @@ class RemoteRun:
             return
         if isinstance(output, str):
             self._print(self.seam.settle() + self.seam.last_words(output.encode("utf-8", "replace")))
-        payload = message.get("payload")
-        self._end(
-            self._verdict(success=success),
-            exit_code=code if _is_number(code) else None,
-            error=error,
-            results=left_by(payload, self.row.parameters) if isinstance(payload, dict) else {},
-        )
+        results = self._results(message.get("payload"))
+        exit_code = code if _is_number(code) else None
+        self._end(self._verdict(success=success), exit_code=exit_code, error=error, results=results)
+
+    def _results(self, payload: object) -> dict[str, Any]:
+        """What the run left in its payload, unless that is more than a row can show."""
+        results = left_by(payload, self.row.parameters) if isinstance(payload, dict) else {}
+        if len(json.dumps(results)) <= RESULTS_BYTES:
+            return results
+        note = f"The results are not shown: they are larger than {RESULTS_BYTES >> 20} MiB.\n"
+        self.output.append("agent", note, time.time())
+        return {}
 
     def end_as_claimed(self) -> None:
         """Nothing better was told since the output ended, as by agents that know no exit codes.

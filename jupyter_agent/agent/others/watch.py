@@ -13,6 +13,7 @@ from jupyter_agent.agent.others.directory import OtherAgent
 from jupyter_agent.agent.others.letters import Letters
 from jupyter_agent.agent.others.remote import Kind, RemoteRun
 from jupyter_agent.errors import AgentError, ServerRefused
+from jupyter_agent.openflow.client import Lane, in_lane
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class Watch:
                 async with asyncio.timeout(CHECK_S):
                     await self._now.wait()
             try:
-                await self._look()
+                with in_lane(Lane.SYNC):  # no command of anybody's waits for it
+                    await self._look()
             except AgentError as error:  # our own connection is away: nothing can be told of others
                 log.debug("Other agents could not be looked at: %s", error)
             except Exception:
