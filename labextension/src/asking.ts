@@ -23,6 +23,24 @@ export async function told(job: () => Promise<unknown>): Promise<void> {
   }
 }
 
+/** Wait for something that may take its time; when it does, it is said what is waited for. */
+export async function patiently<T>(message: string, job: Promise<T>): Promise<T> {
+  let shown: string | null = null;
+  const timer = window.setTimeout(() => {
+    shown = Notification.emit(message, 'in-progress', { autoClose: false });
+  }, PATIENCE_MS);
+  try {
+    return await job;
+  } finally {
+    window.clearTimeout(timer);
+    if (shown !== null) {
+      Notification.dismiss(shown);
+    }
+  }
+}
+
+const PATIENCE_MS = 1000;
+
 /** Ask before something is done that cannot be undone. */
 export async function confirmed(question: string, consequence: string, deed: string, no: string): Promise<boolean> {
   const buttons = [Dialog.cancelButton({ label: no }), Dialog.warnButton({ label: deed })];

@@ -34,7 +34,7 @@ import { agentEvent, hasEnded } from './shapes';
 import { statusItem } from './statusitem';
 import type { IRunAt } from './tokens';
 import { CommandIDs, IAgent, IOthers, IRunViews } from './tokens';
-import { stateWord, title, toneOf } from './words';
+import { kindWord, stateWord, title, toneOf } from './words';
 
 const DOMAIN = 'jupyter_agent';
 
@@ -204,7 +204,9 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
       if (views.isVisible({ id: run.id, agent: null })) {
         return;
       }
-      const text = `${title(run)}: ${stateWord(run.state, trans)}. ${run.error ?? ''}`.trim();
+      const kind = kindWord(run.kind, trans);
+      const name = kind ? `${title(run)} (${kind})` : title(run);
+      const text = `${name}: ${stateWord(run.state, trans)}. ${run.error ?? ''}`.trim();
       const open = {
         label: trans.__('Open'),
         callback: () => void commands.execute(CommandIDs.openRun, { id: run.id })

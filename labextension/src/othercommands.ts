@@ -5,7 +5,7 @@
 import { Notification } from '@jupyterlab/apputils';
 import { buildIcon, launchIcon, refreshIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 
-import { askParameters, chooseAgent, choosePackage, chooseRunThere, confirmed, told } from './asking';
+import { askParameters, chooseAgent, choosePackage, chooseRunThere, confirmed, patiently, told } from './asking';
 import type { Args, Command, ICommandOptions } from './commandtypes';
 import { NOTHING, OF_AGENT, OF_PACKAGE_THERE, OF_RUN_THERE, textOf } from './commandtypes';
 import type { IRow } from './parameters';
@@ -106,7 +106,8 @@ function running(options: ICommandOptions): IThereCommands {
     });
     if (answer) {
       typed.set(item.id, answer.rows);
-      const { id } = await others.launch(agent.slug, item.id, { parameters_yaml: answer.values });
+      const asked = others.launch(agent.slug, item.id, { parameters_yaml: answer.values });
+      const { id } = await patiently(trans.__('Asking %1 to run %2 …', agent.name, item.name), asked);
       others.unfold(agent.slug, true);
       await views.open({ id, agent: agent.slug });
     }
@@ -140,7 +141,8 @@ function keeping(options: ICommandOptions): IThereCommands {
     if (!agent || !item) {
       return;
     }
-    const { id } = await others.prepare(agent.slug, item.id);
+    const asked = others.prepare(agent.slug, item.id);
+    const { id } = await patiently(trans.__('Asking %1 to prepare %2 …', agent.name, item.name), asked);
     await views.open({ id, agent: agent.slug });
   };
 
@@ -153,7 +155,8 @@ function keeping(options: ICommandOptions): IThereCommands {
     const question = trans.__('Reinstall %1 on %2?', item.name, agent.name);
     const said = trans.__('Its runs there are cancelled; what was fetched and prepared of it is made anew.');
     if (await confirmed(question, said, trans.__('Reinstall'), trans.__('Keep'))) {
-      await others.reinstall(agent.slug, item.id);
+      const asked = others.reinstall(agent.slug, item.id);
+      await patiently(trans.__('%1 reinstalls %2 …', agent.name, item.name), asked);
       Notification.success(trans.__('%1 is reinstalled on %2.', item.name, agent.name), { autoClose: 4000 });
     }
   };
@@ -212,7 +215,7 @@ function runsThere(options: ICommandOptions): IThereCommands {
     const question = trans.__('Cancel all runs on %1?', agent.name);
     const said = trans.__('Everything that runs there ends, whoever started it.');
     if (await confirmed(question, said, trans.__('Cancel All Runs'), trans.__('Keep'))) {
-      await others.cancelAll(agent.slug);
+      await patiently(trans.__('Asking %1 to cancel …', agent.name), others.cancelAll(agent.slug));
     }
   };
 
@@ -233,7 +236,11 @@ function runsThere(options: ICommandOptions): IThereCommands {
         return there.isUsable(args) && !(run && hasEnded(run));
       },
       execute: args =>
-        told(() => withRun(args, trans.__('Which run is to be cancelled?'), (slug, id) => others.cancel(slug, id)))
+        told(() =>
+          withRun(args, trans.__('Which run is to be cancelled?'), (slug, id) =>
+            patiently(trans.__('Asking %1 to cancel …', others.find(slug)?.name ?? slug), others.cancel(slug, id))
+          )
+        )
     },
     [CommandIDs.cancelRunsOnAgent]: {
       label: args => {

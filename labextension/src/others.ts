@@ -35,7 +35,7 @@ export interface IOthersAPI {
 }
 
 /** Milliseconds between two readings: of the agents, of the runs of one, of one that did not answer. */
-export const OTHERS_MS = { agents: 15_000, runs: 5_000, silent: 30_000 };
+export const OTHERS_MS = { agents: 10_000, runs: 5_000, silent: 30_000 };
 
 /** What is known of the runs of an agent. */
 export interface IThere {

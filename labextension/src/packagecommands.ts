@@ -5,7 +5,7 @@
 import { InputDialog, Notification } from '@jupyterlab/apputils';
 import { buildIcon, fileUploadIcon, refreshIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 
-import { askParameters, choosePackage, confirmed, told } from './asking';
+import { askParameters, choosePackage, confirmed, patiently, told } from './asking';
 import type { Args, Command, ICommandOptions } from './commandtypes';
 import { OF_FOLDER, OF_PACKAGE, textOf } from './commandtypes';
 import { removeIcon } from './icons';
@@ -124,7 +124,7 @@ function keepingCommands(options: ICommandOptions): Record<string, Command> {
     const said = trans.__('What was fetched and prepared of it is made anew at its next run.') + live(item);
     const question = trans.__('Reinstall %1?', item.name);
     if (await confirmed(question, said, trans.__('Reinstall'), trans.__('Keep'))) {
-      await model.reinstall(item.id);
+      await patiently(trans.__('%1 is reinstalled …', item.name), model.reinstall(item.id));
       Notification.success(trans.__('%1 is fetched and prepared anew at its next run.', item.name), {
         autoClose: 4000
       });
@@ -135,7 +135,7 @@ function keepingCommands(options: ICommandOptions): Record<string, Command> {
     const said = trans.__('It is removed from OpenFlow, for everybody and all agents. This cannot be undone.');
     const question = trans.__('Remove %1?', item.name);
     if (await confirmed(question, said, trans.__('Remove'), trans.__('Keep'))) {
-      await model.remove(item.id);
+      await patiently(trans.__('%1 is removed …', item.name), model.remove(item.id));
       Notification.success(trans.__('%1 was removed.', item.name), { autoClose: 4000 });
     }
   };
@@ -176,7 +176,7 @@ function publishing({ model, trans }: ICommandOptions): Record<string, Command> 
         told(async () => {
           const path = textOf(args, 'path') ?? (await ask());
           if (path !== null) {
-            const { name, version } = await model.publish(path);
+            const { name, version } = await patiently(trans.__('%1 is published …', path), model.publish(path));
             Notification.success(trans.__('%1 %2 is published.', name, version), { autoClose: 4000 });
           }
         })

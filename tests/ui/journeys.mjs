@@ -7,6 +7,9 @@ import { agentIs, api, ask, openLab, openPanel, runIs, runPackage, travel } from
 /** Runs of a package that has an environment to make. */
 const LONG = { timeout: 240_000 };
 
+/** So often an agent that is unfolded is asked what runs there. */
+const OTHERS_ASKED_MS = 5500;
+
 const journeys = {
   /** The demo package from the panel to its plot, its results, its report; then the page is loaded again. */
   async demo(page) {
@@ -288,9 +291,16 @@ journeys.packages = async page => {
   await item.waitFor({ state: 'detached' });
 };
 
-/** The second attempt succeeds; then the same is run again, with its parameters. */
+/** The second attempt succeeds; then the same is run again, with its parameters. Meanwhile nobody looks at agents. */
 journeys.attempts = async page => {
   await openPanel(page);
+  await page.locator('.jp-agent-Other .jp-agent-Item-open').click();
+  await page.locator('.jp-agent-There .jp-agent-Empty', { hasText: 'Nothing runs there' }).waitFor();
+  const agents = page.locator('.lm-AccordionPanel-title', { hasText: 'Agents' });
+  await agents.click();
+  let asked = 0;
+  page.on('request', request => (asked += /\/api\/v1\/agents/.test(request.url())));
+  const begun = Date.now();
   const name = await ask('publish');
   const id = await ask('run with retries');
   const first = page.locator(`.jp-agent-Run[data-run="${id}"]`);
@@ -305,6 +315,13 @@ journeys.attempts = async page => {
   const again = page.locator('.jp-agent-RunView:visible', { hasText: id });
   await runIs(again, 'Succeeded');
   assert.match(await again.locator('.jp-agent-Facts').textContent(), /level = 3/);
+  while (Date.now() - begun < OTHERS_ASKED_MS) {
+    await page.waitForTimeout(100);
+  }
+  assert.equal(asked, 0, 'other agents are not asked for while their section is folded');
+  const answer = page.waitForResponse(/\/api\/v1\/agents\/[^/]+\/runs/);
+  await agents.click();
+  assert.equal((await answer).status(), 200);
 };
 
 /** A token that ends soon, and an agent that is not let listen. */
