@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,32 @@ def test_a_run_goes_on_with_its_own_version_which_stays_as_long(package: Package
     package.go_on.touch()
     assert ended(package.agent, run)["state"] == "succeeded"
     package.until_it_has(second)
+
+
+def test_published_again_and_again_while_runs_start_each_has_one_version_whole(package: Package) -> None:
+    files = ("one.txt", "two.txt", "three.txt")
+
+    def publish(number: int) -> None:
+        contents = {"main.sh": f"cat {' '.join(files)}\n", **dict.fromkeys(files, f"{number} " + "x" * 50_000 + "\n")}
+        make_package(package.folder, contents, openiap={"language": "shell"})
+        package.id = package.agent.request("POST", "packages", {"path": str(package.folder)})["id"]
+
+    def publish_all() -> None:
+        for number in range(1, 9):
+            publish(number)
+
+    publish(0)
+    with ThreadPoolExecutor(4) as pool:
+        publishing = pool.submit(publish_all)
+        runs = []
+        while not publishing.done():
+            runs += list(pool.map(lambda _: package.start(), range(3)))
+        publishing.result()
+    for run in runs:
+        found = ended(package.agent, run)
+        assert found["state"] == "succeeded", found["error"]
+        assert len({line.split()[0] for line in printed(package.agent, run).splitlines()}) == 1
+    assert len(runs) > 3
 
 
 def test_a_package_that_is_removed_is_removed_here(package: Package) -> None:
