@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+import reprlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.results import exit_code, newest_output
 from jupyter_agent.agent.senders import Sender, Senders, require_invoke, sentence
 from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, NotFound
-from jupyter_agent.openflow.client import QueueEvent
+from jupyter_agent.openflow.client import Lane, QueueEvent, in_lane
 from jupyter_agent.runs import Limits, Run, Supervisor
 from jupyter_agent.state import RunState
 
@@ -35,6 +36,9 @@ LONGEST_TEST_S = 3600.0
 
 LEAVE_S = 3.0
 """Answers that are still to come when the agent ends get this long."""
+
+MOST_PENDING = 1000
+"""Answers that wait; who may not use the agent gets none beyond that."""
 
 SHOWN = 100
 """Characters of a command that nobody knows, in the answer to it."""
@@ -171,16 +175,28 @@ class Commands:
         with self._console.quiet():
             try:
                 answer = await self._carry_out(command, data, event)
+            except AccessDenied as error:
+                self._refuse(event, command, error)
+                return
             except Exception as error:  # noqa: BLE001 - it is told to the sender
                 answer = Answer(refusal(command, error))
             if answer.fields is not None:
                 await self._send(event, {"command": command, **answer.fields})
         if answer.later is not None:
-            task = self._tasks.create_task(self._answer_later(event, command, answer.later))
-            self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            self._beside(self._answer_later(event, command, answer.later))
         if answer.then is not None:
             answer.then()
+
+    def _refuse(self, event: QueueEvent, command: str, error: AccessDenied) -> None:
+        """Answer who may not do this, when nobody else has anything to do: a flood of theirs holds up no command."""
+        if len(self._pending) < MOST_PENDING:
+            with in_lane(Lane.SYNC):
+                self._beside(self._send(event, {"command": command, **refusal(command, error)}))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def end(self) -> None:
         """Answer what is still to be answered, for a moment."""
@@ -343,7 +359,7 @@ def told(event: QueueEvent) -> tuple[str, Fields]:
     if not data.get("command") and isinstance(data.get("payload"), dict):  # the wrapped form of protocol §15
         data = {**data["payload"], **{key: data[key] for key in ADDED_BY_THE_SERVER if key in data}}
     command = data.get("command") or ""
-    return (command if isinstance(command, str) else str(command))[:SHOWN], data
+    return (command if isinstance(command, str) else reprlib.repr(command))[:SHOWN], data
 
 
 def refusal(command: str, error: Exception) -> Fields:

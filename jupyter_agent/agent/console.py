@@ -128,10 +128,7 @@ class Console:
     # Who follows
 
     def follow(self, run: Run, name: str = "", asker: Sender | None = None) -> None:
-        """Send the run's output, then its result, to the queue in its row; it is known under the name.
-
-        Where an earlier agent has sent some of it, this goes on there.
-        """
+        """Send the run's output, then its result, to the queue in its row; it is known under the name."""
         reply = run.row.reply
         self.name(run, name or (reply or {}).get("correlation_id", ""), asker)
         if reply is None or run.row.id in self._owing:
@@ -139,7 +136,7 @@ class Console:
         follower = self._follower(reply["queue"])
         if asker is not None:
             follower.users.add(asker.user.id)
-        feed = follower.follow(run, int(reply.get("offset", 0)), asked=True)
+        feed = follower.follow(run, 0, asked=True)
         self._owing[run.row.id] = self._tasks.create_task(self._see_off(run, feed))
 
     async def subscribe(self, queue: str, run: Run, sender: Sender) -> None:
@@ -384,18 +381,8 @@ class Console:
             await asyncio.wait([*sending, *self._owing.values()], timeout=LEAVE_S)
         for task in (*sending, *self._owing.values()):
             task.cancel()
-        await self._keep_offsets()
         for follower in list(self._followers.values()):
             follower.leave()
-
-    async def _keep_offsets(self) -> None:
-        """Write down how far the output of runs was sent that the next agent goes on with."""
-        for follower in self._followers.values():
-            for feed in follower.feeds.values():
-                row = feed.run.row
-                if feed.asked and row.reply and not row.ended:
-                    with contextlib.suppress(AgentError):
-                        await self._state.update(row.id, reply={**row.reply, "offset": feed.offset})
 
 
 def _user(follower: Follower) -> str:

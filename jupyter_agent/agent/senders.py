@@ -6,6 +6,7 @@ A message's ``__user`` is a claim, its ``__jwt`` is verified by the server (prot
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from jupyter_agent.openflow.rights import Right, allowed, mask
 CACHE_S = 60
 CACHE_SIZE = 256
 
+TOKEN = re.compile(r"[\w=-]+\.[\w=-]+\.[\w=-]*")
+"""What a JSON Web Token looks like."""
+
 
 @dataclass(frozen=True)
 class Sender:
@@ -27,29 +31,35 @@ class Sender:
 
 
 class Senders:
-    """Verifies the senders of messages; a token that was verified is trusted for a minute."""
+    """Verifies the senders of messages; what the server said of a token holds for a minute."""
 
     def __init__(self) -> None:
-        self._verified: OrderedDict[str, tuple[float, User]] = OrderedDict()
+        self._told: OrderedDict[str, tuple[float, User | str]] = OrderedDict()
 
     async def verify(self, client: Client, data: dict[str, Any]) -> Sender:
         """The sender of a message; raises ``AccessDenied`` where there is no valid ``__jwt``."""
         jwt = data.get("__jwt")
-        if not isinstance(jwt, str) or not jwt:
+        if not isinstance(jwt, str) or not TOKEN.fullmatch(jwt):  # the server need not be asked
             raise AccessDenied("not authenticated")
         now = asyncio.get_running_loop().time()
-        known = self._verified.get(jwt)
-        if known is None or now - known[0] > CACHE_S:
-            try:
-                known = (now, await client.validate(jwt))
-            except SignInFailed as error:
-                self._verified.pop(jwt, None)
-                raise AccessDenied(f"not authenticated: {error}") from error
-            self._verified[jwt] = known
-            self._verified.move_to_end(jwt)
-            while len(self._verified) > CACHE_SIZE:
-                self._verified.popitem(last=False)
-        return Sender(known[1], jwt)
+        told = self._told.get(jwt)
+        if told is None or now - told[0] > CACHE_S:
+            told = (now, await _owner(client, jwt))
+            self._told[jwt] = told
+            self._told.move_to_end(jwt)
+            while len(self._told) > CACHE_SIZE:
+                self._told.popitem(last=False)
+        if isinstance(told[1], str):
+            raise AccessDenied(f"not authenticated: {told[1]}")
+        return Sender(told[1], jwt)
+
+
+async def _owner(client: Client, jwt: str) -> User | str:
+    """Whose token this is, or why it is nobody's."""
+    try:
+        return await client.validate(jwt)
+    except SignInFailed as error:
+        return str(error)
 
 
 def require_invoke(sender: Sender, document: dict[str, Any]) -> None:
