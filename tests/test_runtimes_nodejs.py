@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.environments import Environments
@@ -23,7 +26,9 @@ from jupyter_agent.packages import Manifest, Preparations, entry_point
 from jupyter_agent.processes.environment import TAG
 from jupyter_agent.runs import Limits, OutputLog, Prepared, Run, Supervisor
 from jupyter_agent.runtimes import Site, Spares, Task
-from jupyter_agent.runtimes.node_project import Project, too_old
+from jupyter_agent.runtimes.node_plan import planned
+from jupyter_agent.runtimes.node_project import DECIDING, Project, too_old
+from jupyter_agent.runtimes.node_start import started
 from jupyter_agent.runtimes.nodejs import NodeJs
 from jupyter_agent.runtimes.npm import Npm, explanation
 from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
@@ -602,6 +607,35 @@ def test_a_node_that_is_ready_ends_with_its_agent(home: Home, tmp_path: Path) ->
     (ready,) = until(lambda: spares_of(pid), what="a node is ready")
     psutil.Process(pid).kill()
     until(lambda: not ready.is_running(), what="it ends, too")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = (*DECIDING, "scripts", "engines", "workspaces", "config", "name", "version")
+NAMES = st.sampled_from(("start", "prestart", "build", "install", "dep", "../x", "", "packages", "dependencies"))
+ABOUT = st.dictionaries(st.sampled_from(FIELDS), JSON | st.dictionaries(NAMES, JSON, max_size=4), max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(about=ABOUT, lock=JSON | st.dictionaries(NAMES, JSON | st.dictionaries(NAMES, JSON), max_size=4))
+def test_whatever_a_package_says_is_planned_or_told(about: dict[str, Any], lock: Any) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "package.json").write_text(json.dumps(about))
+        (folder / "package-lock.json").write_text(json.dumps(lock))
+        try:
+            project = Project.read(folder)
+        except InvalidInput:
+            return
+        for entry in ("main.js", "package.json", "dist/x.ts"):
+            plan = planned(project, folder / entry)
+            task = Task(folder, folder, folder / entry, {}, {}, "t")
+            assert started(project, plan, task, "/node", ()).argv
+        assert project.decides_install(dev=True)
+        too_old(project.node_wanted, "20.1.0")
 
 
 FURTHER = """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
+from jupyter_agent.packages.manifest import manifest_file
 
 LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 """The first that is there counts, as for npm."""
@@ -66,8 +67,9 @@ class Project:
     def read(cls, folder: Path) -> Project:
         """Raises ``InvalidInput`` for files that are not what npm takes."""
         lock = next((name for name in LOCKS if (folder / name).is_file()), None)
-        fields = _object(folder / "package.json") if (folder / "package.json").is_file() else {}
-        for name in (*DECIDING[:5], "scripts", "engines"):
+        file = manifest_file(folder)
+        fields = _object(file) if file else {}
+        for name in (*DECIDING[:4], "scripts"):
             if not isinstance(fields.get(name) or {}, dict):
                 raise InvalidInput(f'"{name}" in package.json should be an object: mend it.')
         settings = folder / SETTINGS
@@ -83,6 +85,13 @@ class Project:
     def scripts(self) -> dict[str, str]:
         """Its scripts by name."""
         return {name: text for name, text in (self.fields.get("scripts") or {}).items() if isinstance(text, str)}
+
+    @property
+    def node_wanted(self) -> str:
+        """Which versions of node it says it needs; empty: it does not say."""
+        engines = self.fields.get("engines")
+        wanted = engines.get("node") if isinstance(engines, dict) else None
+        return wanted if isinstance(wanted, str) else ""
 
     @property
     def needed(self) -> dict[str, str]:

@@ -83,8 +83,8 @@ def _quickly(command: Command, node: str, site: Site) -> Prepared:
 
 
 def _refuse_old(project: Project, version: str) -> None:
-    asked = (project.fields.get("engines") or {}).get("node")
-    if isinstance(asked, str) and too_old(asked, version):
+    asked = project.node_wanted
+    if too_old(asked, version):
         raise Failed(f"The package needs Node.js {asked} (engines in its package.json), this is {version}: upgrade it.")
 
 
