@@ -141,6 +141,18 @@ async def test_a_later_agent_knows_whose_versions_there_are(place: Place) -> Non
     )
 
 
+async def test_what_came_from_another_openflow_is_not_taken_for_gone(place: Place) -> None:
+    place.versions.openflow = "wss://one.example.org"
+    document = await place.publish("1")
+    await place.take(document)
+    later = Versions(place.folder)
+    await later.open()
+    later.openflow = "hub"
+    assert later.comparable() == {}
+    later.openflow = "wss://one.example.org"
+    assert later.comparable() == {document["fileid"]: document["_id"]}
+
+
 async def test_an_archive_beyond_the_limits_is_not_even_fetched_whole(place: Place) -> None:
     archive = place.scratch / "x.tgz"
     archive.write_bytes(os.urandom(5 << 20))

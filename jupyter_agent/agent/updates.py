@@ -76,6 +76,8 @@ class Updates:
 
     def on_ready(self) -> None:
         """There is a connection, perhaps another one: what happened in between was told to nobody."""
+        if (endpoint := self._link.endpoint) is not None:
+            self._versions.openflow = "hub" if endpoint.embedded else endpoint.url
         self._compare = True
         self._connected.set()
         self._news.set()
@@ -123,7 +125,7 @@ class Updates:
     async def _compare_all(self) -> None:
         """Find what changed while nobody told."""
         client = await self._link.client()
-        held = dict(self._versions.packages)
+        held = self._versions.comparable()
         current: dict[str, str] = {}
         for fileids in _pages(sorted(held)):
             ids = sorted({held[fileid] for fileid in fileids if held[fileid]})

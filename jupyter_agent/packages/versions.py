@@ -52,24 +52,39 @@ class Use:
 
 
 class Versions:
-    """The versions below one folder; ``bounds`` are what an archive may hold."""
+    """The versions below one folder; ``bounds`` are what an archive may hold.
+
+    ``openflow`` names the OpenFlow that is connected, from which versions are fetched; empty until it is known.
+    """
 
     def __init__(self, folder: Path, *, bounds: Bounds = BOUNDS) -> None:
         self._folder = folder
         self.bounds = bounds
+        self.openflow = ""
         self._packages: dict[str, str] = {}
+        self._openflows: dict[str, str] = {}
         self._superseded: set[str] = set()
         self._uses: dict[str, Use] = {}
         self._leftovers: list[Path] = []
 
     async def open(self) -> None:
         """Look at what is there. Before the first ``take``: what has begun by then was left by an agent that ended."""
-        self._packages, self._leftovers = await asyncio.to_thread(partial(_found, self._folder))
+        abouts, self._leftovers = await asyncio.to_thread(partial(_found, self._folder))
+        self._packages = {fileid: str(about.get("package") or "") for fileid, about in abouts.items()}
+        self._openflows = {fileid: str(about.get("openflow") or "") for fileid, about in abouts.items()}
 
     @property
     def packages(self) -> Mapping[str, str]:
         """The package's id by file id, of all versions that are here; empty where it is not known."""
         return self._packages
+
+    def comparable(self) -> dict[str, str]:
+        """Those of ``packages`` of which the OpenFlow that is connected can tell: what is of another is not gone."""
+        return {
+            fileid: package
+            for fileid, package in self._packages.items()
+            if self._openflows.get(fileid, "") in ("", self.openflow)
+        }
 
     def is_current(self, fileid: str) -> bool:
         """Whether this version is here and nothing has said that its package has another one by now."""
@@ -139,6 +154,7 @@ class Versions:
     async def _remove(self, fileid: str) -> None:
         """Take a version away in one moment, in which nobody can begin to read it, then remove its files."""
         self._packages.pop(fileid, None)
+        self._openflows.pop(fileid, None)
         self._superseded.discard(fileid)
         aside = _set_aside(self._folder, fileid)
         if not await to_its_end(partial(remove_tree, aside)):
@@ -149,7 +165,7 @@ class Versions:
         package = str(document.get("_id") or "")
         known = self._packages.setdefault(fileid, package) if package else self._packages.get(fileid)
         if _used_now(self._folder / fileid):
-            if known != package or not about_file(self._folder, fileid).is_file():
+            if known != package or self._openflows.get(fileid, "") != self.openflow:
                 await self._belongs(fileid, document)
             return
         try:
@@ -178,7 +194,13 @@ class Versions:
     async def _belongs(self, fileid: str, document: Mapping[str, Any]) -> None:
         """Note whose version it is; on disk, as later agents want to know."""
         self._packages[fileid] = str(document.get("_id") or "")
-        about = {"package": self._packages[fileid], "name": document.get("name"), "version": document.get("version")}
+        self._openflows[fileid] = self.openflow
+        about = {
+            "package": self._packages[fileid],
+            "name": document.get("name"),
+            "version": document.get("version"),
+            "openflow": self.openflow,
+        }
         with contextlib.suppress(AgentError, OSError):  # a full disk: it is known until the agent ends
             await asyncio.to_thread(write_private, about_file(self._folder, fileid), json.dumps(about, default=str))
 
@@ -204,7 +226,7 @@ def archive_of(document: Mapping[str, Any]) -> str:
 
 
 def about_file(folder: Path, fileid: str) -> Path:
-    """Where it stands whose version this is: ``{"package", "name", "version"}``."""
+    """Where it stands whose version this is: ``{"package", "name", "version", "openflow"}``."""
     return folder / f"{fileid}.json"
 
 
@@ -225,25 +247,25 @@ def _used_now(folder: Path) -> bool:
     return True
 
 
-def _found(folder: Path) -> tuple[dict[str, str], list[Path]]:
-    """The versions in a folder with their packages, and what was left of an agent that ended."""
-    packages, leftovers = {}, []
+def _found(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Path]]:
+    """The versions in a folder with what is known of them, and what was left of an agent that ended."""
+    abouts, leftovers = {}, []
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder):
             if entry.name.startswith("."):
                 leftovers.append(Path(entry.path))
             elif entry.is_dir(follow_symlinks=False) and ARCHIVE_ID.fullmatch(entry.name):
-                packages[entry.name] = _package_of(folder, entry.name)
+                abouts[entry.name] = _about(folder, entry.name)
             elif not (folder / entry.name.removesuffix(".json")).is_dir():
                 leftovers.append(Path(entry.path))
-    return packages, leftovers
+    return abouts, leftovers
 
 
-def _package_of(folder: Path, fileid: str) -> str:
+def _about(folder: Path, fileid: str) -> dict[str, Any]:
     try:
-        return str((read_json(about_file(folder, fileid)) or {}).get("package") or "")
+        return read_json(about_file(folder, fileid)) or {}
     except (AgentError, OSError):
-        return ""
+        return {}
 
 
 def _older(folder: Path, fileids: list[str], before_s: float) -> list[str]:
