@@ -96,7 +96,7 @@ import sys
 before = set(sys.modules)
 from jupyter_agent import cli
 import jupyter_agent.cli.runs, jupyter_agent.cli.run, jupyter_agent.cli.packages, jupyter_agent.cli.agent
-import jupyter_agent.cli.demo, jupyter_agent.cli.hub
+import jupyter_agent.cli.demo, jupyter_agent.cli.hub, jupyter_agent.cli.home, jupyter_agent.cli.completion
 cli.parser.make_parser()
 print("\\n".join(sorted(set(sys.modules) - before)))
 """

@@ -268,6 +268,15 @@ class TestRunning:
             finally:
                 official.kill()
 
+    def test_a_copy_of_the_home_with_an_agent_of_its_own(self, home: Home, tmp_path: Path) -> None:
+        start_agent(home)
+        until(home.identity_file.exists, what="the agent has an identity")
+        copy = Home(tmp_path / "copy")
+        copy.prepare()
+        shutil.copy(home.identity_file, copy.identity_file)
+        assert str(home.path) in found(running, case(copy), "other agents", "warning").message
+        found(running, case(home), "other agents", "ok")
+
     def test_few_open_files(self, made: Home) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))

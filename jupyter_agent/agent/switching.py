@@ -11,6 +11,9 @@ from jupyter_agent.errors import AgentError
 from jupyter_agent.home import AgentClient, Home, running_agent
 
 SETTLED_S = 40
+TRYING_S = 15
+"""An agent that has changed over and still fails is not waited for any longer."""
+
 LOOK_S = 0.2
 SECOND_LOOK_S = CONFIGURATION_S + 1
 """An agent that used the same address before has looked at the new token by then."""
@@ -30,9 +33,12 @@ def settled(home: Home, url: str | None, *, had_it: bool) -> dict[str, Any]:
     """
     deadline = time.monotonic() + SETTLED_S
     earliest = time.monotonic() + (SECOND_LOOK_S if had_it else 0)
+    trying_until = time.monotonic() + TRYING_S
     found = _look(home, url)
     while found["running"] and time.monotonic() < deadline:
-        if found["connected"] and found["switched"] and time.monotonic() >= earliest:
+        if found["connected"] and time.monotonic() >= earliest:
+            break
+        if found["switched"] and found["error"] and time.monotonic() >= trying_until:
             break
         time.sleep(LOOK_S)
         found = _look(home, url)

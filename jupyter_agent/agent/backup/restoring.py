@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from jupyter_agent import processes
 from jupyter_agent.agent import hub_keeper
 from jupyter_agent.agent.backup.opening import Backup, open_backup
@@ -77,8 +75,13 @@ def _restored(home: Home, place: Path, source: Path, *, stop: bool, say: Say, te
         mark(backup.folder, id_, {"restored": now(), "made": backup.head.created, "from": str(source)})
         client = _idle_agent(home, stop=stop)
         tell(f"The backup is sound. From here on {place} is either what it was or what the backup holds.")
-        with _alone(Home(place), client) as ran:
-            before = put_in_place(backup.folder, place, id_)
+        ran = _who_runs(Home(place), client)
+        try:
+            with _alone(Home(place), client):
+                before = put_in_place(backup.folder, place, id_)
+        except BaseException:
+            _start_again(home, ran)
+            raise
     trouble = _start_again(home, ran)
     return Restored(place, backup, before, ran.agent, ran.hub, trouble)
 
@@ -164,25 +167,27 @@ def _the_only_one(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _who_runs(home: Home, client: AgentClient | None) -> _Ran:
+    agent, hub = _process(home.agent_file), _process(home.hub / "hub.json")
+    return _Ran(agent=agent is not None or client is not None, hub=hub is not None)
+
+
 @contextlib.contextmanager
-def _alone(home: Home, client: AgentClient | None) -> Iterator[_Ran]:
+def _alone(home: Home, client: AgentClient | None) -> Iterator[None]:
     """End the agent, then the hub, in order, and keep others from starting. Raises ``Conflict`` for one that stays."""
     if not home.path.exists():
-        yield _Ran(agent=False, hub=False)
+        yield
         return
-    agent = _process(home.agent_file)
     if client is not None:
         with contextlib.suppress(AgentError, OSError):
             client.request("POST", "shutdown", {}, timeout_s=10)
-    elif agent is not None:
-        _end(agent)
+    else:
+        _end(_process(home.agent_file))
     with _held(Lock(home.path / "agent.lock", held=f"The agent of {home.path} does not end.")):
         home.hub.mkdir(mode=0o700, exist_ok=True)
-        hub = _process(home.hub / "hub.json")
-        if hub is not None:
-            _end(hub)
+        _end(_process(home.hub / "hub.json"))
         with _held(Lock(home.hub / "lock", held=f"The hub of {home.path} does not end.")):
-            yield _Ran(agent=agent is not None or client is not None, hub=hub is not None)
+            yield
 
 
 @contextlib.contextmanager
@@ -212,9 +217,10 @@ def _process(file: Path) -> int | None:
     return pid if processes.is_alive(pid, started) else None
 
 
-def _end(pid: int) -> None:
-    with contextlib.suppress(OSError, psutil.Error):
-        os.kill(pid, signal.SIGTERM)
+def _end(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _start_again(home: Home, ran: _Ran) -> str:

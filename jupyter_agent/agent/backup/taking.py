@@ -155,7 +155,7 @@ class _Taking:
 
     def list_files(self) -> None:
         """Note all that is to be packed."""
-        for path in _walk(self._home, self._wanted):
+        for path in _walk(self._home, self._wanted, self._unreadable):
             relative = PurePosixPath(path.relative_to(self._home).as_posix())
             with self._forgiving(relative):
                 self._note(path, relative, path.lstat())
@@ -241,7 +241,7 @@ class _Taking:
 
     def _wanted(self, relative: PurePosixPath) -> bool:
         parts = relative.parts
-        if is_left_out(relative, everything=self._everything) or relative.is_relative_to(HUB_FILES / "x"):
+        if is_left_out(relative, everything=self._everything):
             return False
         if parts[:2] == HUB_FILES.parts and len(parts) > len(HUB_FILES.parts):
             return False  # they are held
@@ -276,13 +276,15 @@ class _Taking:
         except FileNotFoundError:
             pass  # it went meanwhile
         except PermissionError as error:
-            if relative.parts[0] not in FORGIVEN:
-                raise _unreadable(relative, error) from error
-            self._left_out.append(f"{relative} cannot be read ({error.strerror}).")
+            self._unreadable(relative, error)
 
-
-def _unreadable(relative: PurePosixPath, error: OSError) -> AgentError:
-    return InvalidInput(f"{relative} in the home cannot be read ({error.strerror}): mend its owner or its mode.")
+    def _unreadable(self, relative: PurePosixPath, error: OSError) -> None:
+        """Tell of it, or raise ``InvalidInput`` where nothing may be missing."""
+        if relative.parts[0] not in FORGIVEN:
+            raise InvalidInput(
+                f"{relative} in the home cannot be read ({error.strerror}): mend its owner or its mode."
+            ) from error
+        self._left_out.append(f"{relative} cannot be read ({error.strerror}).")
 
 
 def _stores(home: Path) -> Iterator[Path]:
@@ -328,7 +330,9 @@ def _hub_file(path: Path) -> bytes:
     return json.dumps(kept).encode()
 
 
-def _walk(folder: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[Path]:
+def _walk(
+    folder: Path, wanted: Callable[[PurePosixPath], bool], unreadable: Callable[[PurePosixPath, OSError], None]
+) -> Iterator[Path]:
     """All below a folder, a folder before what is in it; links are not followed."""
 
     def below(place: Path) -> Iterator[Path]:
@@ -337,8 +341,8 @@ def _walk(folder: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[Pat
         except FileNotFoundError:
             return
         except PermissionError as error:
-            relative = PurePosixPath(place.relative_to(folder).as_posix())
-            raise _unreadable(relative, error) from error
+            unreadable(PurePosixPath(place.relative_to(folder).as_posix()), error)
+            return
         for path in paths:
             if wanted(PurePosixPath(path.relative_to(folder).as_posix())):
                 yield path

@@ -175,7 +175,32 @@ def _other_agents(home: Home) -> Iterator[Finding]:
                 "Stop one of them, or take the agentid out.",
             )
             return
+    if (twin := _twin(home)) is not None:
+        yield warning(
+            "other agents",
+            f"An agent on {twin} has the identity of this home, of which one is a copy: both have one queue.",
+            f"End one of them; to keep both, remove {home.identity_file} with no agent running.",
+        )
+        return
     yield ok("other agents", "No other agent answers in the place of this one.")
+
+
+def _twin(home: Home) -> Path | None:
+    """Another home with this one's identity, on which an agent runs, as after a restore beside the original."""
+    own = _identity(home)
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "jupyter_agent.api" in words and "--home" in words[:-1]:
+            other = Home(Path(words[words.index("--home") + 1]))
+            if own and not _same(other.path, home.path) and _identity(other) == own:
+                return other.path
+    return None
+
+
+def _identity(home: Home) -> object:
+    with contextlib.suppress(AgentError):
+        return (read_json(home.identity_file) or {}).get("id")
+    return None
 
 
 def _memory() -> Finding:

@@ -95,6 +95,7 @@ def _password(username: str, url: str) -> str:
 
 def _report(home: Home, token: login.Token, before: dict[str, Any], voice: Voice) -> int:
     known = (before.get("apiurl"), before.get("jwt"))
+    voice.note(f"{token.url} takes the token of {token.user.username}; looking at what a running agent makes of it.")
     found = switching.settled(home, token.url, had_it=known[0] == token.url and known[1] != token.jwt)
     lines = [f"Signed in to {token.url} as {token.user.username}; the token is in {home.config_file}."]
     if token.ends is not None:
