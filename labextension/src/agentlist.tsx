@@ -29,7 +29,7 @@ interface IShared {
 export function Agents(props: IShared): React.ReactElement {
   const { model, others, trans } = props;
   useSignal(others.changed);
-  const connected = useModel(model, 'status', it => it.running && it.status?.connected === true);
+  const connected = useModel(model, 'status', it => it.usable);
   const now = useNow(model, false);
   const { agents, problem } = others;
   const trouble = connected && problem !== null ? <Trouble>{problem}</Trouble> : null;

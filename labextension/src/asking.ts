@@ -105,6 +105,9 @@ export async function chooseAgent(
   question: string,
   trans: TranslationBundle
 ): Promise<IOtherAgent | null> {
+  if (!others.isConnected) {
+    throw new Error(trans.__('The agent is not connected to OpenFlow: other agents are reached through it.'));
+  }
   await others.refresh(true);
   if (others.problem !== null) {
     throw new Error(others.problem);

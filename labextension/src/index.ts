@@ -86,7 +86,7 @@ const othersPlugin: JupyterFrontEndPlugin<IOthersModel> = {
   activate: (app: JupyterFrontEnd, model: IAgentModel) =>
     new OthersModel({
       api: othersAPI(app.serviceManager.serverSettings),
-      isConnected: () => model.running && model.status?.connected === true
+      isConnected: () => model.usable
     })
 };
 

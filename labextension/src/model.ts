@@ -75,6 +75,8 @@ export interface IAgentModel {
   /** Newest first; `null` until they were read. */
   readonly runs: readonly IRun[] | null;
   readonly running: boolean;
+  /** Whether it can be asked for what is on OpenFlow. */
+  readonly usable: boolean;
   now(): number;
   find(id: string): IRun | undefined;
   refresh(): Promise<void>;
@@ -137,6 +139,10 @@ export class AgentModel implements IAgentModel {
   /** Whether an agent answers. */
   get running(): boolean {
     return this._reach === 'answering' && this._status?.agent != null;
+  }
+
+  get usable(): boolean {
+    return this.running && this._status !== null && isUsable(this._status);
   }
 
   now(): number {
@@ -278,7 +284,7 @@ export class AgentModel implements IAgentModel {
       this._take(await this._api.status());
       if (this._status?.agent) {
         await this._readRuns();
-        if (this._status.connected && this.now() >= this._packagesDue) {
+        if (isUsable(this._status) && this.now() >= this._packagesDue) {
           await this._readPackages();
         }
       }
@@ -333,7 +339,7 @@ export class AgentModel implements IAgentModel {
       this._changed.emit('status');
     }
     const other = status.agent !== null && status.agent.pid !== before?.agent?.pid;
-    const connected = status.connected && !before?.connected;
+    const connected = isUsable(status) && !(before && isUsable(before));
     if (other || connected) {
       this._packagesDue = 0;
     }
@@ -410,4 +416,9 @@ export class AgentModel implements IAgentModel {
   private readonly _mine = new Set<string>();
   private _round: Promise<void> | null = null;
   private _nextRound: Promise<void> | null = null;
+}
+
+/** Also an agent that is not let listen can ask. */
+function isUsable(status: IStatus): boolean {
+  return status.connected || status.deaf === true;
 }

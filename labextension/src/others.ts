@@ -53,6 +53,8 @@ export interface IOthersModel {
   readonly agents: readonly IOtherAgent[] | null;
   /** Why they could not be read. */
   readonly problem: string | null;
+  /** Whether there is an OpenFlow to ask. */
+  readonly isConnected: boolean;
   /** The agents whose runs are shown. */
   readonly unfolded: ReadonlySet<string>;
   find(slug: string): IOtherAgent | undefined;
@@ -87,6 +89,10 @@ export class OthersModel implements IOthersModel {
 
   get problem(): string | null {
     return this._problem;
+  }
+
+  get isConnected(): boolean {
+    return this._isConnected();
   }
 
   get unfolded(): ReadonlySet<string> {
@@ -162,20 +168,24 @@ export class OthersModel implements IOthersModel {
     }
   }
 
-  private async _readAgents(): Promise<void> {
-    const { api } = this;
-    if (this._readingAgents || api.now() < this._agentsDue) {
-      return;
+  /** Read the agents when it is time; who asks meanwhile waits for the same answer. */
+  private _readAgents(): Promise<void> {
+    if (this._reading === null && this.api.now() >= this._agentsDue) {
+      this._reading = this._readAgentsNow().finally(() => {
+        this._reading = null;
+      });
     }
-    this._readingAgents = true;
+    return this._reading ?? Promise.resolve();
+  }
+
+  private async _readAgentsNow(): Promise<void> {
+    const { api } = this;
     let problem: string | null = null;
     let agents = this._agents;
     try {
       agents = (await api.agents()).filter(agent => !agent.self).sort(byName);
     } catch (error) {
       problem = api.sentence(error);
-    } finally {
-      this._readingAgents = false;
     }
     this._agentsDue = api.now() + (problem === null ? OTHERS_MS.agents : OTHERS_MS.silent);
     if (problem !== this._problem || JSON.stringify(agents) !== JSON.stringify(this._agents)) {
@@ -216,7 +226,7 @@ export class OthersModel implements IOthersModel {
   private readonly _there = new Map<string, IThere>();
   private _agentsDue = 0;
   private readonly _runsDue = new Map<string, number>();
-  private _readingAgents = false;
+  private _reading: Promise<void> | null = null;
   private readonly _readingRuns = new Set<string>();
 }
 

@@ -182,7 +182,7 @@ function Connection({ model, commands, trans }: IShared): React.ReactElement {
 
 function Packages({ model, commands, trans }: IShared): React.ReactElement {
   const packages = useModel(model, 'packages', it => it.packages);
-  const connected = useModel(model, 'status', it => it.running && it.status?.connected === true);
+  const connected = useModel(model, 'status', it => it.usable);
   const [wanted, setWanted] = React.useState('');
   if (packages === null) {
     return <Empty>{connected ? trans.__('Reading …') : trans.__('Shown when the agent is connected.')}</Empty>;

@@ -393,6 +393,10 @@ void describe('the model', () => {
     world.clock += 10 * 60_000;
     await model.refresh();
     assert.equal(asked(), 5);
+    model.apply({ status: { ...status, connected: false, deaf: true, error: 'Refused.' } });
+    assert.deepEqual([model.running, model.usable], [true, true]);
+    model.apply({ status: { ...status, connected: false } });
+    assert.equal(model.usable, false);
   });
 
   void it('shares rounds of reading, and sees what happened before the last was asked for', async () => {

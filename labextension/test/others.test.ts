@@ -149,6 +149,16 @@ void describe('other agents', () => {
     assert.equal(world.calls.length, 5);
   });
 
+  void it('are read once for all who ask at the same time', async () => {
+    const world = new World();
+    const model = made(world);
+    const [first, second] = [model.refresh(), model.refresh(true)];
+    await second;
+    assert.equal(model.agents?.length, 3);
+    await first;
+    assert.deepEqual(world.calls, ['agents']);
+  });
+
   void it('are not asked for while there is no OpenFlow', async () => {
     const world = new World();
     await made(world, () => false).refresh(true);
