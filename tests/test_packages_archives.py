@@ -316,42 +316,50 @@ def linked(count: int) -> bytes:
     return gzip.compress(tar_of(made, tarfile.PAX_FORMAT), 1)
 
 
-HARMFUL: dict[str, tuple[bytes, str]] = {
-    "encrypted": (with_directory(field(FLAGS, 1)), "it holds '0.py', which is encrypted"),
-    "packed with lzma": (with_directory(field(METHOD, 14)), "is packed in an unusual way: pack it with deflate"),
-    "less than it says": (with_directory(field(SIZE, 5000)), "is not a readable archive"),
-    "more than it says": (with_directory(field(SIZE, 10)), "is not a readable archive: Bad CRC-32"),
-    "a directory that says zip64 and has none": (with_directory(field(SIZE, 0xFFFFFFFF)), "unpacks to more than"),
-    "far more than it says": (with_directory(field(SIZE, 0xFFFFFFF0)), "unpacks to more than"),
-    "overlapping": (overlapping(), "which lies over something else in it"),
-    "over its directory": (with_directory(field(PACKED, 100_000)), "which lies over something else in it"),
-    "outside itself": (with_directory(field(OFFSET, 0x7FFFFFFF)), "lies over something else in it"),
-    "a device in a zip": (
-        with_directory(field(ATTRIBUTES, (stat.S_IFBLK | 0o644) << 16), b"x", b"y"),
-        "is no file, folder or link",
-    ),
-    "setuid in a zip": (with_directory(field(ATTRIBUTES, (stat.S_IFREG | 0o4755) << 16)), "is to run as another user"),
-    "very many in a zip": (many_in_a_directory(400_000), "holds more than 100000 files and folders"),
-    "sparse": (tar_with((b"S", b"x.py", b"")), "holds a sparse file"),
-    "sparse by header": (
-        tar_with((b"x", b"h", pax(GNU__sparse__major="1", GNU__sparse__minor="0")), (b"0", b"x", b"9999999\n" * 99)),
-        "holds a sparse file",
-    ),
-    "a header of two megabytes": (
-        tar_with((b"x", b"h", b" " * (2 << 20)), files=1),
-        "it has a header of 2097152 bytes",
-    ),
-    "a long header for all": (tar_with((b"g", b"h", pax(a="b" * 20_000)), files=1), "bytes for all its files"),
-    "many headers for all": (
-        tar_with((b"g", b"h", pax(**{f"k{n}": "" for n in range(900)})), files=2),
-        "too many headers for all its files",
-    ),
-    "headers without end": (tar_with(*[(b"g", b"h", pax(a="b"))] * 2000, files=1), "is not a readable archive"),
-    "deep folders": (deep(300), "holds more than 100000 files and folders"),
-    "links to one large file": (linked(5000), "unpacks to more than"),
-    "a size below nothing": (tar_with((b"x", b"h", pax(size="-5")), files=1), "less than no bytes"),
-    "a size beyond all": (tar_with((b"x", b"h", pax(size="9" * 25)), files=1), "unpacks to more than"),
-}
+def harmful() -> dict[str, tuple[bytes, str]]:
+    """By what is wrong with each: the archive, and what is told of it."""
+    return {
+        "encrypted": (with_directory(field(FLAGS, 1)), "it holds '0.py', which is encrypted"),
+        "packed with lzma": (with_directory(field(METHOD, 14)), "is packed in an unusual way: pack it with deflate"),
+        "less than it says": (with_directory(field(SIZE, 5000)), "is not a readable archive"),
+        "more than it says": (with_directory(field(SIZE, 10)), "is not a readable archive: Bad CRC-32"),
+        "a directory that says zip64 and has none": (with_directory(field(SIZE, 0xFFFFFFFF)), "unpacks to more than"),
+        "far more than it says": (with_directory(field(SIZE, 0xFFFFFFF0)), "unpacks to more than"),
+        "overlapping": (overlapping(), "which lies over something else in it"),
+        "over its directory": (with_directory(field(PACKED, 100_000)), "which lies over something else in it"),
+        "outside itself": (with_directory(field(OFFSET, 0x7FFFFFFF)), "lies over something else in it"),
+        "a device in a zip": (
+            with_directory(field(ATTRIBUTES, (stat.S_IFBLK | 0o644) << 16), b"x", b"y"),
+            "is no file, folder or link",
+        ),
+        "setuid in a zip": (
+            with_directory(field(ATTRIBUTES, (stat.S_IFREG | 0o4755) << 16)),
+            "is to run as another user",
+        ),
+        "very many in a zip": (many_in_a_directory(400_000), "holds more than 100000 files and folders"),
+        "sparse": (tar_with((b"S", b"x.py", b"")), "holds a sparse file"),
+        "sparse by header": (
+            tar_with(
+                (b"x", b"h", pax(GNU__sparse__major="1", GNU__sparse__minor="0")), (b"0", b"x", b"9999999\n" * 99)
+            ),
+            "holds a sparse file",
+        ),
+        "a header of two megabytes": (
+            tar_with((b"x", b"h", b" " * (2 << 20)), files=1),
+            "it has a header of 2097152 bytes",
+        ),
+        "a long header for all": (tar_with((b"g", b"h", pax(a="b" * 20_000)), files=1), "bytes for all its files"),
+        "many headers for all": (
+            tar_with((b"g", b"h", pax(**{f"k{n}": "" for n in range(900)})), files=2),
+            "too many headers for all its files",
+        ),
+        "headers without end": (tar_with(*[(b"g", b"h", pax(a="b"))] * 2000, files=1), "is not a readable archive"),
+        "deep folders": (deep(300), "holds more than 100000 files and folders"),
+        "links to one large file": (linked(5000), "unpacks to more than"),
+        "a size below nothing": (tar_with((b"x", b"h", pax(size="-5")), files=1), "less than no bytes"),
+        "a size beyond all": (tar_with((b"x", b"h", pax(size="9" * 25)), files=1), "unpacks to more than"),
+    }
+
 
 JUDGE = """
 import resource, sys
@@ -371,13 +379,14 @@ for archive in sorted(folder.glob("*.tgz"), key=lambda path: int(path.stem)):
 
 
 def test_archives_that_are_made_to_harm_are_refused_in_little_memory(tmp_path: Path) -> None:
-    for number, (data, _) in enumerate(HARMFUL.values()):
+    made = harmful()
+    for number, (data, _) in enumerate(made.values()):
         (tmp_path / f"{number}.tgz").write_bytes(data)
     command = [sys.executable, "-c", JUDGE, str(tmp_path), str(700 << 20)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    told = dict(zip(HARMFUL, done.stdout.splitlines(), strict=True))
-    assert {name: told[name] for name, (_, sentence) in HARMFUL.items() if sentence not in told[name]} == {}
+    told = dict(zip(made, done.stdout.splitlines(), strict=True))
+    assert {name: told[name] for name, (_, sentence) in made.items() if sentence not in told[name]} == {}
     assert {path.suffix for path in tmp_path.iterdir()} == {".tgz"}
 
 
