@@ -105,6 +105,15 @@ def test_a_broken_package_json_is_told(tmp_path: Path, text: bytes) -> None:
         Manifest.read(folder)
 
 
+@pytest.mark.parametrize("name", ["package.json", "package.openiap.json"])
+def test_a_manifest_that_would_fill_the_memory_is_not_read(tmp_path: Path, name: str) -> None:
+    folder = package(tmp_path)
+    with (folder / name).open("ab") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(InvalidInput, match=r"\.json has 3221225472 bytes, which is no manifest: mend it\.$"):
+        Manifest.read(folder)
+
+
 def test_a_folder_without_package_json_is_no_package(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"is not a package: add a package\.json"):
         Manifest.read(tmp_path)

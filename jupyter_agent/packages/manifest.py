@@ -20,6 +20,9 @@ from jupyter_agent.packages.entries import guess_language
 FILES = ("package.openiap.json", "package.json")
 """The first of these that exists is the manifest; an archive holds it as ``package.json``."""
 
+LONGEST_BYTES = 1 << 20
+"""The manifest is read into the agent's memory as a whole."""
+
 HINTS = {
     "name": 'give it a name like "my-package" or "@me/my-package"',
     "version": 'give it a version like "1.0.0"',
@@ -156,6 +159,7 @@ class Manifest(BaseModel):
         fault.
         """
         file = manifest_file(folder)
+        _check_sizes(folder)
         if file is None and document is None:
             raise InvalidInput(
                 f'{folder} is not a package: add a package.json with "name", "version", "main" and '
@@ -186,6 +190,12 @@ class Manifest(BaseModel):
 def manifest_file(folder: Path) -> Path | None:
     """The file that is the manifest of ``folder``, ``None`` when there is none."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def _check_sizes(folder: Path) -> None:
+    for name in FILES:
+        if (file := folder / name).is_file() and (size := file.stat().st_size) > LONGEST_BYTES:
+            raise InvalidInput(f"{file} has {size} bytes, which is no manifest: mend it.")
 
 
 def _json(file: Path) -> dict[str, Any]:
