@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -25,7 +26,7 @@ import jwt
 import pytest
 
 from jupyter_agent import __version__
-from jupyter_agent.agent.doctor import channels, examination, jupyter, openflow, places, programs, running
+from jupyter_agent.agent.doctor import channels, jupyter, openflow, places, programs, running
 from jupyter_agent.agent.doctor.findings import Case, Finding
 from jupyter_agent.agent.mounts import file_system_of, network_file_system, refuse_network
 from jupyter_agent.errors import InvalidInput
@@ -71,20 +72,14 @@ class TestTheCommand:
         agent = next(check for check in told["checks"] if check["name"] == "agent")
         assert str(pid_in(home.agent_file)) in agent["message"]
 
-    def test_without_a_home_nothing_is_made(self, home: Home) -> None:
-        done = cli("doctor", home=home)
-        assert "There is none yet" in done.stdout
-        assert not home.path.exists()
-        assert "Traceback" not in done.stderr
-
-    def test_a_check_that_breaks_spoils_no_other(self, made: Home) -> None:
+    def test_a_check_that_breaks_spoils_no_other_and_no_home_is_made(self, home: Home) -> None:
         """With a module that a check needs gone: it is told, and all else is looked at."""
         program = (
             "import sys\nsys.modules['websockets'] = None\n"
             "from jupyter_agent.agent.__main__ import main\nsys.exit(main(sys.argv[1:]))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, "doctor", "--json", "--home", str(made.path)],
+            [sys.executable, "-c", program, "doctor", "--json", "--home", str(home.path)],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 1, done
@@ -92,11 +87,8 @@ class TestTheCommand:
         broken = [check for check in told["checks"] if "jupyter_agent is not whole" in check["message"]]
         assert broken
         assert "--force-reinstall" in broken[0]["todo"]
-        assert {"Python packages", "server extension"} <= {check["name"] for check in told["checks"]}
-
-    async def test_all_at_once(self, made: Home) -> None:
-        names = {finding.name for finding in await examination.examine(case(made))}
-        assert {"home", "agent", "server extension", "settings", "Python packages", "node"} <= names
+        assert {"home", "agent", "Python packages", "server extension"} <= {check["name"] for check in told["checks"]}
+        assert not home.path.exists()
 
 
 class TestPlaces:
@@ -491,6 +483,6 @@ def test_a_server_whose_clock_is_wrong(home: Home) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Late) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         write_private(home.config_file, json.dumps({"apiurl": f"ws://127.0.0.1:{server.server_port}", "jwt": "x"}))
-        assert "7200 s apart" in found(openflow, case(home), "clock", "problem").message
+        assert re.search(r"720\d s apart", found(openflow, case(home), "clock", "problem").message)
         server.shutdown()
     assert read_json(home.config_file)

@@ -65,7 +65,7 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "Home", agent["home"]
     embedded = f" (the embedded hub, pid {hub['pid']})" if hub else ""
     yield "OpenFlow", f"{openflow.get('url') or 'not known yet'}{embedded}"
-    if found["deaf"]:
+    if found.get("deaf"):  # an agent of an older version does not say
         yield "Connected", f"as {openflow.get('user')}, but it hears nothing"
         yield "Trouble", found["error"]
     else:

@@ -57,7 +57,7 @@ def put_in_place(new: Path, home: Path, id_: str) -> Path | None:
 def go_on(home: Path) -> str | None:
     """Complete what a restore left that was broken off; what was done, in a sentence, ``None`` for nothing."""
     said = None
-    for left in sorted(home.parent.glob(f"{home.name}{COMING}*")):
+    for left in left_behind(home):
         id_ = left.name.removeprefix(home.name + COMING)
         if _id_of(left) != id_:  # the two were exchanged: it is the old one
             before = home.with_name(f"{home.name}{BEFORE}{id_}")
@@ -75,7 +75,7 @@ def go_on(home: Path) -> str | None:
 
 def left_behind(home: Path) -> list[Path]:
     """What a restore that was broken off left beside the home."""
-    return sorted(home.parent.glob(f"{home.name}{COMING}*"))
+    return sorted(path for path in home.parent.iterdir() if path.name.startswith(home.name + COMING))
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -50,7 +50,8 @@ def _look(case: Case) -> Iterator[Finding]:
     yield _socket(home)
     yield from _room("disk of the home", _first_that_exists(home), "move the home: JUPYTER_AGENT_HOME")
     yield from _room("temporary folder", case.temp, "have TMPDIR name a folder with more room")
-    for left in left_behind(home):
+    place = home.resolve()
+    for left in left_behind(place) if place.parent.is_dir() else []:
         yield warning(
             "restore", f"A restore was broken off; {left} is left of it.", "Run `jupyter-agent restore` again."
         )
