@@ -32,7 +32,7 @@ from jupyter_agent.runtimes.node_start import started
 from jupyter_agent.runtimes.nodejs import NodeJs
 from jupyter_agent.runtimes.npm import Npm, explanation
 from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
-from tests.conftest import ended, make_package, start_agent, until
+from tests.conftest import ended, make_package, printed, start_agent, until
 from tests.npm_registry import Registry
 
 TOKEN = "npm_s3cr3tT0ken"
@@ -599,14 +599,35 @@ async def test_a_node_that_was_ready_is_used_only_where_it_fits(quick: Runner, t
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a node is kept ready on Linux only")
 def test_a_node_that_is_ready_ends_with_its_agent(home: Home, tmp_path: Path) -> None:
+    """So does one that a run has got, with all that it started."""
     agent = start_agent(home)
-    folder = package(tmp_path / "p", "console.log(1)", dependencies={})
-    run = ended(agent, agent.request("POST", "runs", {"target": str(folder)})["id"])
-    assert run["state"] == "succeeded", run["error"]
+    program = (
+        "const { spawn } = require('child_process');\n"
+        "const child = spawn('sleep', ['600'], { detached: true, stdio: 'ignore', env: {} });\n"
+        "child.unref(); console.log(child.pid); setTimeout(() => {}, process.argv.length > 2 ? 1e6 : 1);\n"
+    )
+    quick, endless = (
+        package(tmp_path / name, program, dependencies={}, scripts={"start": f"node main.js {more}"})
+        for name, more in (("quick", ""), ("endless", "on"))
+    )
     pid = agent.request("GET", "status")["agent"]["pid"]
-    (ready,) = until(lambda: spares_of(pid), what="a node is ready")
+    run = ended(agent, agent.request("POST", "runs", {"target": str(quick)})["id"])
+    assert run["state"] == "succeeded", run["error"]
+    (taken,) = until(lambda: spares_of(pid), what="a node is ready")
+    run = agent.request("POST", "runs", {"target": str(endless)})
+    child = psutil.Process(int(until(lambda: printed(agent, run["id"]), what="it has printed a pid")))
+    (ready,) = until(lambda: [each for each in spares_of(pid) if each != taken], what="another node is ready")
+    assert child.ppid() == taken.pid
     psutil.Process(pid).kill()
-    until(lambda: not ready.is_running(), what="it ends, too")
+    for process in (ready, taken, child):
+        until(partial(has_ended, process), what=f"{process} ends, too")
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 JSON = st.recursive(

@@ -4,8 +4,10 @@
 const fs = require("fs");
 const { runMain } = require("module");
 
-process.stdout; // made now rather than when the first line is printed
+// Made and loaded now rather than when the first line is printed.
+process.stdout;
 process.stderr;
+require("util").inspect({ any: ["thing"] });
 
 let told;
 try {
