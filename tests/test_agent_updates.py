@@ -441,8 +441,8 @@ async def twin_of(url: str, package: Package) -> str:
 
 
 async def test_thousands_of_packages_are_listed(client: Client, draining: tuple[Home, AgentClient]) -> None:
-    made = [{"_type": "package", "id": f"many{n}", "name": "many", "fileid": ""} for n in range(1200)]
+    made = [{"_type": "package", "id": f"many{n}", "name": "many", "fileid": ""} for n in range(2100)]
     await client.insert_many("agents", made)
     found = await asyncio.to_thread(draining[1].request, "GET", "packages")
-    assert len({entry["id"] for entry in found if entry["name"] == "many"}) == 1200
+    assert len({entry["id"] for entry in found if entry["name"] == "many"}) == 2100
     await client.delete_many("agents", {"name": "many"})

@@ -15,7 +15,7 @@ from jupyter_agent.errors import Conflict, InvalidInput
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.packages import publish, remove
 
-PAGE = 500
+PAGE = 2000
 """Documents that are asked for at once: there may be many thousands."""
 
 SHOWN = dict.fromkeys(
