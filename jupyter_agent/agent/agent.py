@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from traitlets import Enum, Float, Int, List, Unicode, default
+from traitlets import Bool, Enum, Float, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from jupyter_agent import __version__, processes, runtimes
@@ -68,6 +68,25 @@ class Agent(Configurable):
         min=0,
         help="MiB of memory that a run's processes may use together, where the run itself asks for nothing else; "
         "0: as much as there is.",
+    ).tag(config=True)
+    max_processes = Int(
+        0,
+        min=0,
+        help="How many processes a run may have at once; 0: as many as there may be.",
+    ).tag(config=True)
+    files_mb = Int(
+        0,
+        min=0,
+        help="MiB that a run may add to its own folder, and leave as artifacts; 0: as much as there is room.",
+    ).tag(config=True)
+    output_mb = Int(
+        0,
+        min=0,
+        help="MiB that a run may print in all. Of more its log keeps the beginning and the newest, as of all output, "
+        "and says so; 0: any.",
+    ).tag(config=True)
+    output_stops = Bool(
+        help="Whether a run that prints more than `output_mb` is stopped.",
     ).tag(config=True)
     grace_s = Float(
         10.0,
@@ -218,6 +237,10 @@ class Agent(Configurable):
         return Limits(
             wall_s=timeout_s or self.timeout_s or None,
             memory_bytes=((memory_mb or self.memory_mb) << 20) or None,
+            processes=self.max_processes or None,
+            files_bytes=(self.files_mb << 20) or None,
+            output_bytes=(self.output_mb << 20) or None,
+            output_stops=self.output_stops,
             grace_s=self.grace_s,
         )
 

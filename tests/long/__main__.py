@@ -25,7 +25,7 @@ SUITES = {
     "mangled_frames": "test_hub_endurance.py",
     "hub_crowds": "test_hub_endurance.py::test_a_thousand_clients_at_once_all_work_and_leave_nothing_behind",
     "mixed_requests": "test_hub_endurance.py::test_long_service_takes_no_more_memory",
-    "agent_kills": "journeys/test_faults.py::test_the_agent_is_killed",
+    "agent_kills": "test_agent_kills.py",
     "run_storm": "test_runs_storm.py",
     "preparation_kills": "test_preparations.py::test_one_that_is_killed_while_it_makes_leaves_nothing_that_counts",
     "protocol_examples": "test_openflow_protocol.py",
