@@ -24,6 +24,7 @@ from typing import Any
 
 import jwt
 import pytest
+from jupyter_core.paths import jupyter_config_path
 
 from jupyter_agent import __version__
 from jupyter_agent.agent.doctor import channels, jupyter, openflow, places, programs, running
@@ -298,10 +299,15 @@ class TestJupyter:
         found(jupyter, case(made), "lab extension", "ok")
         own = own_jupyter / "config" / "jupyter_server_config.json"
         own.write_text(json.dumps({"ServerApp": {"jpserver_extensions": {"jupyter_agent": False}}}))
-        assert "disabled" not in found(jupyter, case(made), "server extension", "ok").message
-        (own_jupyter / "config" / "jupyter_server_config.d" / "jupyter_agent.json").unlink()
         finding = found(jupyter, case(made), "server extension", "problem")
-        assert (str(own) in finding.message, "server extension enable" in finding.todo) == (True, True)
+        assert f"disabled in {own}" in finding.message
+        assert "server extension enable" in finding.todo
+        own.unlink()
+        (own_jupyter / "config" / "jupyter_server_config.d" / "jupyter_agent.json").unlink()
+        if not any(
+            Path(folder, "jupyter_server_config.d", "jupyter_agent.json").exists() for folder in jupyter_config_path()
+        ):
+            assert "No configuration" in found(jupyter, case(made), "server extension", "problem").message
 
     def test_a_lab_extension_of_another_version_or_none_or_disabled(self, made: Home, own_jupyter: Path) -> None:
         lab = own_jupyter / "data" / "labextensions" / "jupyter-agent" / "package.json"
@@ -315,7 +321,9 @@ class TestJupyter:
         lab.unlink()
         assert "the panel is missing" in found(jupyter, case(made), "lab extension", "problem").message
 
-    def test_a_jupyter_of_another_environment(self, made: Home, tmp_path: Path) -> None:
+    def test_a_jupyter_of_another_environment(
+        self, made: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "other"], check=True)
         script = tmp_path / "other" / "bin" / "jupyter"
         script.write_text(f"#!{tmp_path}/other/bin/python\n")
@@ -326,8 +334,17 @@ class TestJupyter:
         (about := next((tmp_path / "other").glob("lib/*/site-packages")) / "jupyter_agent-0.0.1.dist-info").mkdir()
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: jupyter_agent\nVersion: 0.0.1\n")
         assert "with jupyter_agent 0.0.1" in found(jupyter, there, "jupyter", "problem").message
+        running_one = tmp_path / "other" / "bin" / "jupyter-server.py"
+        running_one.write_text("import time; time.sleep(100)")
+        monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
         script.write_text(f"#!{sys.executable}\n")
         found(jupyter, there, "jupyter", "ok")
+        with subprocess.Popen([tmp_path / "other" / "bin" / "python", running_one]) as server:
+            (tmp_path / "jpserver-1.json").write_text(json.dumps({"pid": server.pid}))
+            try:
+                assert f"pid {server.pid}" in found(jupyter, there, "jupyter", "problem").message
+            finally:
+                server.kill()
         found(jupyter, case(made, PATH=str(tmp_path)), "jupyter", "warning")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.paths import jupyter_config_path, jupyter_path
+import psutil
+from jupyter_core.paths import jupyter_config_path, jupyter_path, jupyter_runtime_dir
 
 from jupyter_agent import __version__, processes
 from jupyter_agent.agent.doctor.findings import Case, Finding, ok, problem, warning
@@ -29,14 +31,18 @@ AGAIN = f"{sys.executable} -m pip install --force-reinstall --no-deps jupyter_ag
 async def look(case: Case) -> list[Finding]:
     """All of it."""
     found = await asyncio.to_thread(lambda: [_server_extension(), _gate(), *_lab_extension()])
-    return [*found, await _jupyter_on_the_path(case)]
+    servers = await asyncio.to_thread(_servers)
+    checks = (_jupyter_on_the_path(case), *(_environment(case, f"The server that runs (pid {pid})", python)
+                                            for pid, python in servers.items()))  # fmt: skip
+    return [*found, *await asyncio.gather(*checks)]
 
 
 def _server_extension() -> Finding:
-    """As Jupyter Server merges it: folders of less weight first, in each its file, then those of its ``.d``."""
+    """As Jupyter Server merges it: folders of less weight first, in each the files of its ``.d``, then its own."""
     enabled, where = None, ""
     for folder in reversed(jupyter_config_path()):
-        files = [Path(folder, "jupyter_server_config.json"), *sorted(Path(folder, "jupyter_server_config.d").glob("*"))]
+        parts = sorted(Path(folder, "jupyter_server_config.d").glob("*.json"))
+        files = [*parts, Path(folder, "jupyter_server_config.json")]
         for file in files:
             app = _json(file).get("ServerApp")
             said = app.get("jpserver_extensions") if isinstance(app, dict) else None
@@ -85,25 +91,42 @@ async def _jupyter_on_the_path(case: Case) -> Finding:
     path = shutil.which("jupyter", path=case.environ.get("PATH"))
     if path is None:
         return warning("jupyter", "There is no jupyter on the PATH.", f"Start it as {sys.executable} -m jupyter lab.")
-    python = await asyncio.to_thread(_interpreter, Path(path))
+    return await _environment(case, path, await asyncio.to_thread(_interpreter, Path(path)))
+
+
+async def _environment(case: Case, what: str, python: Path | None) -> Finding:
+    """Whether an interpreter is of this environment, or of one with the same version."""
     if python is None or await asyncio.to_thread(_is_own, python):
-        return ok("jupyter", f"{path} is of this environment.")
+        return ok("jupyter", f"{what} is of this environment.")
     command = Command((str(python), "-I", "-c", ASK), Path("/"), processes.inherited_environment(case.environ))
     install = f"{python} -m pip install jupyter_agent"
     try:
         done = await processes.run(command, tag=f"doctor-{secrets.token_hex(8)}", timeout_s=ANSWER_S)
     except AgentError as error:
-        return warning("jupyter", f"{path} is of another environment, whose Python does not work ({error}).", install)
+        return warning("jupyter", f"{what} is of another environment, whose Python does not work ({error}).", install)
     version = done.output.strip().splitlines()[-1:] if done.exit.ok else []
     if not version:
         return problem(
-            "jupyter", f"{path} is of another environment than {sys.prefix}, without jupyter_agent.",
+            "jupyter", f"{what} is of another environment than {sys.prefix}, without jupyter_agent.",
             f"{install}, or start {Path(sys.prefix, 'bin', 'jupyter')}.",
         )  # fmt: skip
     if version[0] != __version__:
-        return problem("jupyter", f"{path} is of another environment, with jupyter_agent {version[0]}.",
+        return problem("jupyter", f"{what} is of another environment, with jupyter_agent {version[0]}.",
                        f"{install}=={__version__}")  # fmt: skip
-    return ok("jupyter", f"{path} is of another environment, with the same version.")
+    return ok("jupyter", f"{what} is of another environment, with the same version.")
+
+
+def _servers() -> dict[int, Path]:
+    """The Jupyter servers of this user that run, by pid, with their interpreters."""
+    found = {}
+    for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
+        with contextlib.suppress(psutil.Error, OSError):
+            pid = _json(file).get("pid")
+            if isinstance(pid, int):
+                words = psutil.Process(pid).cmdline()
+                if words and "python" in Path(words[0]).name and any("jupyter" in word for word in words[1:]):
+                    found[pid] = Path(words[0])
+    return found
 
 
 def _interpreter(script: Path) -> Path | None:
