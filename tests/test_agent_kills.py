@@ -49,7 +49,7 @@ def kill(home: Home) -> None:
     pid = pid_in(home.agent_file)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: pid_in(home.agent_file) is None)
+    until(lambda: not psutil.pid_exists(pid))  # gone altogether: its threads may hold the socket longer than it lives
     until(lambda: not survivors(home), deadline_s=30, what="no child survives, without another agent")
 
 
