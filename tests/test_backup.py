@@ -25,12 +25,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_agent.agent.backup import swapping
+from jupyter_agent import processes
+from jupyter_agent.agent.backup import restoring, swapping
 from jupyter_agent.agent.backup.opening import open_backup
 from jupyter_agent.agent.backup.restoring import AWAY, restore
 from jupyter_agent.agent.backup.taking import Taken, back_up
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersion
-from jupyter_agent.home import Home, read_json
+from jupyter_agent.home import Home, Lock, ensure_agent, read_json
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.state import RunRow, RunState, State
 from tests.conftest import cli, end_all, ended, make_package, pid_in, printed, start_agent, until
@@ -260,6 +261,20 @@ class TestInPlace:
         done = cli("restore", str(tmp_path / "x.backup"), home=home)
         assert done.returncode == 0, done
         assert "The agent runs again." in done.stdout
+
+    def test_what_ran_runs_again_also_when_the_restore_fails(
+        self, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small_home(home.path, "one")
+        backed_up(home, tmp_path / "x.backup")
+        ensure_agent(home, processes.spawn_detached)
+        before = pid_in(home.agent_file)
+        monkeypatch.setattr(restoring, "END_S", 0.5)
+        with Lock(home.hub / "lock", held=""), pytest.raises(Conflict, match=r"The hub of .* does not end"):
+            brought_back(home, tmp_path / "x.backup")
+        assert pid_in(home.agent_file) not in (None, before)
+        assert word_of(home) == "one"
+        assert not list(home.path.parent.glob("*.before-*"))
 
 
 class TestRefused:
