@@ -30,7 +30,16 @@ json.dump({**payload, "doubled": 2 * payload["count"]}, open(os.environ["payload
 """
 FAILING = "import sys\nprint('no good')\nsys.exit(3)\n"
 LONG = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+SHORT = """
+import json, os, time
+print("up", flush=True)
+time.sleep(1.5)
+payload = json.load(open(os.environ["payloadfile"]))
+json.dump({**payload, "doubled": 2 * payload["count"]}, open(os.environ["payloadfile"], "w"))
+print("down")
+"""
 COUNTING = "import time\nfor n in range(200):\n    print('line', n, flush=True)\n    time.sleep(0.02)\n"
+PROGRAMS = {"result": RESULT, "failing": FAILING, "long": LONG, "short": SHORT, "counting": COUNTING}
 
 
 class Pair:
@@ -63,7 +72,7 @@ class Pair:
 def pair(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("packages")
     with agent_of(hub) as (home, asking), agent_of(hub) as (asked_home, asked):
-        for name, program in (("result", RESULT), ("failing", FAILING), ("long", LONG), ("counting", COUNTING)):
+        for name, program in PROGRAMS.items():
             published(asking, folder / name, program)
         yield Pair(home, asking, asked_home, asked)
 
@@ -227,9 +236,21 @@ def test_a_hub_that_restarts_in_the_middle_costs_no_output(pair: Pair, hub: Hub)
     hub.kill()
     hub.start()
     over = pair.end(run)
-    assert over["state"] == "succeeded", over
+    assert (over["state"], over["exit_code"]) == ("succeeded", 0), over
     lines = [line for line in pair.output(run).splitlines() if line.startswith("line")]
     assert lines == [f"line {n}" for n in range(200)]
+
+
+def test_a_run_that_ends_while_the_hub_is_away_is_told_of_afterwards(pair: Pair, hub: Hub) -> None:
+    run = pair.run("short", parameters={"count": 5})
+    until(lambda: "up" in pair.output(run))
+    hub.kill()
+    there = pair.asked.request("GET", "runs?limit=1")["runs"][0]["id"]
+    assert ended(pair.asked, there)["state"] == "succeeded"
+    hub.start()
+    over = pair.end(run)
+    assert (over["state"], over["exit_code"], over["results"]) == ("succeeded", 0, {"doubled": 10}), over
+    assert pair.output(run).split()[-2:] == ["up", "down"]
 
 
 def test_our_own_agent_dies_while_a_run_there_is_followed(pair: Pair) -> None:

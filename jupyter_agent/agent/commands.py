@@ -326,9 +326,11 @@ class Commands:
         return Answer(self._console.processes(message.sender))
 
     async def _set_stream(self, message: Message) -> Answer:
-        run, queue = self._run(message.wanted("id", "streamid")), message.subscriber()
+        name, queue = message.wanted("id", "streamid"), message.subscriber()
         await self._console.check_queue(queue, message.sender)
-        await self._console.subscribe(queue, run, message.sender)
+        if self._console.run_of(name) is None and await self._console.tell_again(queue, name, message.sender):
+            return Answer({"success": True, "count": 0})
+        await self._console.subscribe(queue, self._run(name), message.sender)
         return Answer({"success": True, "count": 0})
 
     async def _add_stream(self, message: Message) -> Answer:

@@ -15,12 +15,13 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from jupyter_agent.agent.followers import Feed, Follower
 from jupyter_agent.agent.link import Link
+from jupyter_agent.agent.past import Lately, Past, ending, retold
 from jupyter_agent.agent.post import PATIENCE_S, Post
 from jupyter_agent.agent.results import result_message
 from jupyter_agent.agent.senders import Sender
@@ -70,6 +71,7 @@ class Console:
         self._live: set[str] = set()
         """Ids of the runs that those who follow all have been told of."""
         self._named: dict[str, Run] = {}
+        self._lately = Lately()
         self._names: WeakKeyDictionary[Run, str] = WeakKeyDictionary()
         self._askers: WeakKeyDictionary[Run, str] = WeakKeyDictionary()
         self._acls: WeakKeyDictionary[Run, Any] = WeakKeyDictionary()
@@ -147,6 +149,28 @@ class Console:
                 "the right to read that package is needed."
             )
         self._follower(queue, sender).follow(run, 0, again=True)
+
+    async def tell_again(self, queue: str, name: str, sender: Sender) -> bool:
+        """Send what there is of a run that has ended lately: its output and its end; ``False``: none is known so.
+
+        Raises ``AccessDenied``.
+        """
+        if (past := self._lately.find(name)) is None:
+            return False
+        asked = bool(past.asker) and past.asker == sender.user.id
+        if not asked and not self._has_a_say(sender):
+            acl = await self._acl_of(past.package_id) if past.package_id else None
+            if not allowed(acl, sender.user.principals, Right.READ):
+                raise AccessDenied(f"{sender.user.name or sender.user.username} may not read what {name} has printed.")
+        self._in_background(self._tell_again(queue, past, whole=asked))
+        return True
+
+    async def _tell_again(self, queue: str, past: Past, *, whole: bool) -> None:
+        row = await self._state.get(past.run_id)
+        async with contextlib.aclosing(retold(row, whole=whole)) as messages:
+            async for message in messages:
+                if not await self._post.send(queue, message, correlation_id=past.name):
+                    return
 
     async def watch(self, queue: str, sender: Sender) -> None:
         """Have the queue follow all runs from now on that the sender may read the output of."""
@@ -228,12 +252,21 @@ class Console:
             if sender is not None and len(self._followers) >= MOST_QUEUES:
                 raise InvalidInput(f"This agent has {MOST_QUEUES} subscribers already: it takes no more.")
             follower = Follower(
-                queue, post=self._post, tasks=self._tasks, name_of=self.name_of, on_idle=self._forget_follower
+                queue,
+                post=self._post,
+                tasks=self._tasks,
+                name_of=self.name_of,
+                ending_of=self._ending,
+                on_idle=self._forget_follower,
             )
             self._followers[queue.lower()] = follower
         if sender is not None:
             follower.users.add(sender.user.id)
         return follower
+
+    async def _ending(self, run: Run, row: RunRow, users: Collection[str]) -> dict[str, Any]:
+        """Who asked for the run gets the whole result on each queue that follows it: the first one may be gone."""
+        return await ending(row, whole=self._askers.get(run) in users)
 
     def _forget_follower(self, follower: Follower) -> None:
         if self._followers.get(follower.queue.lower()) is follower:
@@ -286,7 +319,11 @@ class Console:
         """A run has begun, changed or ended."""
         if row.ended:
             self._live.discard(row.id)
-            for name in [name for name, run in self._named.items() if run.row.id == row.id]:
+            names = [name for name, run in self._named.items() if run.row.id == row.id]
+            run = self._named[names[0]] if names else self._supervisor.live(row.id)
+            asker = self._askers.get(run, "") if run is not None else ""
+            self._lately.add(Past(row.id, names[0] if names else row.id, row.package_id, asker))
+            for name in names:
                 del self._named[name]
         elif row.id not in self._live and (run := self._supervisor.live(row.id)) is not None:
             self._live.add(row.id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from jupyter_agent.agent.post import Post
 from jupyter_agent.agent.senders import Sender
 from jupyter_agent.errors import Unavailable
 from jupyter_agent.runs import Page, Run
-from jupyter_agent.state import RunState
+from jupyter_agent.state import RunRow
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,10 @@ class Follower:
         post: Post,
         tasks: asyncio.TaskGroup,
         name_of: Callable[[Run], str],
+        ending_of: Callable[[Run, RunRow, Collection[str]], Awaitable[dict[str, Any]]],
         on_idle: Callable[[Follower], None],
     ) -> None:
+        """``ending_of`` makes the last message of a run for a queue that these users have named."""
         self.queue = queue
         self.everything: Sender | None = None
         self.users: set[str] = set()
@@ -115,6 +117,7 @@ class Follower:
         self._post = post
         self._tasks = tasks
         self._name_of = name_of
+        self._ending_of = ending_of
         self._on_idle = on_idle
         self._turn = asyncio.Lock()
         self._announcing: asyncio.Task[None] | None = None
@@ -233,8 +236,7 @@ class Follower:
         name = self._name_of(feed.run)
         async with self._turn:
             if await self._send({"command": "completed", "data": None}, name) and not feed.asked:
-                success = row.state is RunState.SUCCEEDED
-                await self._send({"command": "runpackage", "success": success, "completed": True, "data": ""}, name)
+                await self._send(await self._ending_of(feed.run, row, self.users), name)
 
     def _idle(self) -> None:
         if not self.wanted:
