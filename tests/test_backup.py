@@ -609,3 +609,15 @@ def test_the_command_says_what_it_holds(tmp_path: Path, home: Home) -> None:
     done = cli("backup", str(tmp_path / "x.backup"), home=home)
     assert "tokens and passwords" in done.stdout
     assert not (home.path / "agent.json").exists()
+
+
+def test_where_only_ascii_can_be_printed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    odd = small_home(home.path.parent / "h\u00e4user", "one")
+    (odd.logs / "\u00fcp").symlink_to("/")
+    done = cli("backup", "--json", str(tmp_path / "\u00e4.backup"), home=odd)
+    assert json.loads(done.stdout)["path"] == str(tmp_path / "\u00e4.backup")
+    assert "leads out of its folder" in done.stderr
+    assert "\u00fcp" in json.loads(done.stdout)["left_out"][0]
+    assert cli("restore", str(tmp_path / "\u00e4.backup"), home=odd).returncode == 0
+    assert "ok      permissions" in cli("doctor", home=odd).stdout

@@ -270,6 +270,12 @@ class TestRunning:
         assert str(home.path) in found(running, case(copy), "other agents", "warning").message
         found(running, case(home), "other agents", "ok")
 
+    def test_little_memory(self, made: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(running, "LITTLE_MEMORY", 1 << 60)
+        assert "c.Agent.max_runs" in found(running, case(made), "memory", "warning").todo
+        monkeypatch.setattr(running, "LEAST_MEMORY", 1 << 60)
+        found(running, case(made), "memory", "problem")
+
     def test_few_open_files(self, made: Home) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))

@@ -29,6 +29,7 @@ from jupyter_agent.home import Home, read_json
 from tests.certificates import authority, identity
 from tests.conftest import cli, start_agent, until
 from tests.openflow_peers import Hub
+from tests.test_cli import Terminal
 from tests.test_hub_login import Browser
 
 PASSWORD = "the password of ann"
@@ -80,6 +81,14 @@ class TestByPassword:
         assert status["openflow"]["embedded"]
         assert status["connected"]
         assert own.startswith("ws://127.0.0.1")
+
+    def test_on_a_terminal_the_password_is_asked_for_and_not_shown(self, openflow: Hub, home: Home) -> None:
+        terminal = Terminal(home, "login", openflow.url, "--username", "ann")
+        until(lambda: terminal.read() and "The password of ann" in terminal.text, what="the password is asked for")
+        os.write(terminal._terminal, f"{PASSWORD}\n".encode())
+        said = terminal.to_the_end()
+        assert "Signed in to" in said
+        assert PASSWORD not in said
 
     def test_what_is_wrong_is_told_before_anything_is_written(self, openflow: Hub, home: Home) -> None:
         url = openflow.url

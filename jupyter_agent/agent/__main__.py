@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="end with one JSON document")
     program.add_arguments(parser)
     given = parser.parse_args(arguments[1:])
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # they are TextIOWrappers
     voice = Voice(given.json)
     try:
         return int(program.run(Home.find(given.home), given, voice))

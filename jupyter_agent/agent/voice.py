@@ -25,7 +25,7 @@ class Voice:
 
     def answer(self, document: Any, text: str) -> None:
         """The answer, for programs or for people."""
-        sys.stdout.write(f"{json.dumps(document, indent=2, ensure_ascii=False) if self.as_json else text}\n")
+        sys.stdout.write(f"{json.dumps(document, indent=2) if self.as_json else text}\n")
         sys.stdout.flush()
 
     def fail(self, error: AgentError) -> int:
