@@ -15,9 +15,9 @@ import pytest
 from jupyter_agent.openflow.client import Client, QueueEvent
 from tests.agent_peers import Caller, agent_of, published
 from tests.conftest import printed
-from tests.console_peers import House
+from tests.console_peers import House, answer
 from tests.hub_peers import hub_on_a_new_home
-from tests.openflow_peers import DEADLINE_S, Hub
+from tests.openflow_peers import DEADLINE_S, Hub, until
 
 RUNS = 20
 PAUSE_S = 10.0
@@ -132,6 +132,27 @@ async def test_a_hub_that_restarts_loses_and_doubles_nothing_of_runs_that_stream
         for heard in (asked, watched):
             lost = check_parts(heard.parts[name], printed_by_it.encode())
             assert lost <= restarts, "a gap is of the moment in which a hub ended"
+
+
+async def test_an_answer_that_was_due_while_the_hub_was_away_comes_when_it_is_back(
+    house: House, listener: Client, tmp_path: Path
+) -> None:
+    sleeper = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
+    package = await asyncio.to_thread(published, house.agent, tmp_path / "sleeper", sleeper)
+    asker = Caller(listener, "answers that wait")
+    await listener.register_queue(asker.queue, asker.hear)
+    command = {"command": "testrunpackage", "packageid": package, "kill_after_seconds": 1}
+    await asker.send(house.queue, command, correlation_id="tried")
+
+    def states() -> list[str]:
+        return [run["state"] for run in house.runs()]
+
+    await until(lambda: states() == ["running"], "it runs")
+    await asyncio.to_thread(house.hub.kill)
+    await until(lambda: states() == ["timed_out"], "its time is over")
+    await asyncio.to_thread(house.hub.start)
+    told = await answer(asker, "tried")
+    assert (told["success"], told["output"].endswith("up\n")) == (True, True)
 
 
 async def ask_for_all(caller: Caller, house: House, names: list[str], about: dict[str, str]) -> None:

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from jupyter_agent.agent.console import Console
 from jupyter_agent.agent.launch import Launcher, RunRequest
 from jupyter_agent.agent.link import Link
+from jupyter_agent.agent.post import Post
 from jupyter_agent.agent.results import exit_code, newest_output
 from jupyter_agent.agent.senders import Sender, Senders, require_invoke, sentence
-from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, NotFound
+from jupyter_agent.errors import AccessDenied, AgentError, ConnectionLost, InvalidInput, NotFound, TimedOut, Unavailable
 from jupyter_agent.openflow.client import Lane, QueueEvent, in_lane
 from jupyter_agent.runs import Limits, Run, Supervisor
 from jupyter_agent.state import RunState
@@ -149,6 +150,7 @@ class Commands:
         self._limits = limits
         self._tasks = tasks
         self._senders = Senders()
+        self._post = Post(link=link)
         self._pending: set[asyncio.Task[None]] = set()
         self._table: Mapping[str, Callable[[Message], Awaitable[Answer]]] = {
             "runpackage": self._run_package,
@@ -232,13 +234,21 @@ class Commands:
         await self._send(event, {"command": command, **fields})
 
     async def _send(self, event: QueueEvent, answer: Fields) -> None:
+        """Answer; where OpenFlow has gone meanwhile, when it is back, which others do not wait for."""
         if not event.reply_to:
             return
         try:
             client = await self._link.client()
             await client.queue_message(event.reply_to, answer, correlation_id=event.correlation_id, strip_token=True)
+        except Unavailable as error:
+            is_unknown = isinstance(error, ConnectionLost | TimedOut)
+            if len(self._pending) < MOST_PENDING:
+                self._beside(self._send_late(event, {**answer, "again": True} if is_unknown else answer))
         except AgentError as error:
             log.warning("The answer to %.100r could not be sent: %s", answer["command"], error)
+
+    async def _send_late(self, event: QueueEvent, answer: Fields) -> None:
+        await self._post.send(event.reply_to, answer, correlation_id=event.correlation_id)
 
     # Runs
 
