@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from jupyter_agent.errors import AgentError, Failed
 from jupyter_agent.processes import Command, Exit, Process, Reaper
 from jupyter_agent.runs import artifacts
 from jupyter_agent.runs.events import EventFile, Reported
-from jupyter_agent.runs.looks import Looks, over_memory, over_processes
+from jupyter_agent.runs.looks import Looks, over_memory, refused_processes
 from jupyter_agent.runs.memory import Group
 from jupyter_agent.runs.run import Prepared, Run
 from jupyter_agent.runs.verdict import Ending, Verdict, one_line, verdict
@@ -27,6 +28,9 @@ EVENTS_PAUSE_S = 0.1
 
 LEFTOVERS_GRACE_S = 1.0
 """What is left of the tree when the child itself has ended is given this long."""
+
+DRAINING_S = 60.0
+"""For what is left in the pipes of an ended tree, while it comes: somebody else may hold them and print on."""
 
 RESCUE_S = 60.0
 
@@ -158,10 +162,20 @@ class _Execution:
             await asyncio.wait([stopping])
             await asyncio.wait(pumps, timeout=processes.DRAIN_S)
             await process.stop(grace_s=min(LEFTOVERS_GRACE_S, run.limits.grace_s))
-            await process.drained(pumps)
+            await self._drain(process, pumps)
             for watch in watching:
                 watch.cancel()
         return exit_
+
+    async def _drain(self, process: Process, pumps: list[asyncio.Task[None]]) -> None:
+        """Read what an ended tree has left in the pipes, as long as more of it comes: the disk may be slow."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAINING_S):
+                before = -1
+                while before < self._looks.printed_bytes and any(not pump.done() for pump in pumps):
+                    before = self._looks.printed_bytes
+                    await asyncio.wait(pumps, timeout=processes.DRAIN_S)
+        await process.drained(pumps)
 
     async def _pump(self, stream: str, process: Process) -> None:
         reader = process.stdout if stream == "stdout" else process.stderr
@@ -200,7 +214,7 @@ class _Execution:
             self._used.saw(process.peak_memory_bytes, None)
         self._used.saw(None if group is None else group.peak_bytes, process.cpu_s)
         if group is not None and group.refused_processes:
-            self._run.note(over_processes(self._run.limits.processes or 0).replace("was killed: it had", "wanted"))
+            self._run.note(refused_processes(self._run.limits.processes or 0))
         return Ending(
             exit_,
             stop=self._run.stop or self._looks.over_files(),

@@ -51,8 +51,8 @@ class Looks:
         self.used = Used()
         self._run = run
         self._limits = run.limits
+        self.printed_bytes = 0
         self._before = 0
-        self._printed = 0
 
     def begin(self) -> None:
         """Note what the run's folder holds before it starts. Blocks."""
@@ -100,9 +100,9 @@ class Looks:
 
     def printed(self, count: int) -> None:
         """So many bytes more were printed; said, or the end of the run, when they are too many in all."""
-        limit, before = self._limits.output_bytes, self._printed
-        self._printed += count
-        if limit is None or before > limit or self._printed <= limit:
+        limit, before = self._limits.output_bytes, self.printed_bytes
+        self.printed_bytes += count
+        if limit is None or before > limit or self.printed_bytes <= limit:
             return
         if self._limits.output_stops:
             sentence = f"The run was stopped: it printed more than its limit of {mib(limit)}."
@@ -123,6 +123,11 @@ def mib(count: int) -> str:
 def over_memory(limit_bytes: int) -> str:
     """The sentence for a run that used more memory than it may."""
     return f"The run was killed: it used more than its memory limit of {limit_bytes / (1 << 20):.0f} MiB."
+
+
+def refused_processes(limit: int) -> str:
+    """The sentence for a run that the kernel gave no more processes."""
+    return f"The run wanted more than its limit of {limit} processes: some could not be started."
 
 
 def over_processes(limit: int) -> str:

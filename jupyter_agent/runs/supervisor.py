@@ -339,12 +339,14 @@ class Supervisor:
             return None
         try:
             prepare, limits = await self._resume(row)
-        except AgentError as error:
+            await asyncio.to_thread(Path(row.folder).mkdir, mode=0o700, parents=True, exist_ok=True)
+            run = self._made(row, limits)
+            await asyncio.to_thread(run.output.take_up)
+        except (AgentError, OSError) as error:
             log.warning("Run %s cannot be tried again: %s", row.id, error)
             return None
         tag = f"{row.id}.{secrets.token_hex(4)}"  # what the earlier agent started is perhaps being ended still
-        run = self._made(await self._state.update(row.id, tag=tag, **changes), limits)
-        await asyncio.to_thread(run.output.take_up)
+        run.row = await self._state.update(row.id, tag=tag, **changes)
         if "error" in changes:
             run.note(changes["error"])
         return run, prepare
@@ -395,8 +397,9 @@ def _remove_copy(folder: Path, prepared: Prepared | None) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt has left, all but its output."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+    """Remove what an earlier attempt has left, all but its output; one that removed the folder itself gets it back."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             if path.name != OUTPUT:
                 remove_tree(path)
