@@ -400,6 +400,28 @@ async def test_a_process_that_lost_all_is_found_by_the_next_agent(tmp_path: Path
     assert gone(sleeper)
 
 
+DETACHING = """
+import os, sys, time
+from pathlib import Path
+from jupyter_agent.processes import spawn_detached
+print(spawn_detached(['sleep', '600'], dict(os.environ), Path('log')).pid, flush=True)
+"""
+
+
+async def test_what_a_run_starts_detached_outlives_it(tmp_path: Path) -> None:
+    """The agent itself, or the hub, that a program of a run was the first to need."""
+    process = await start(python(tmp_path, "-c", DETACHING), tag="starter")
+    detached = int(await process.stdout.readline())
+    try:
+        assert (await process.wait()).ok
+        await process.stop(grace_s=0.1)
+        assert await asyncio.to_thread(kill_leftovers, "starter") == 0
+        assert marks.read(detached) is None
+        assert not gone(detached)
+    finally:
+        os.kill(detached, signal.SIGKILL)
+
+
 RESTLESS = """
 import os, sys, time
 end = time.monotonic() + 60
