@@ -35,6 +35,8 @@ export interface IRunSource {
   now(): number;
   /** Begin to show the output, from its beginning; once. */
   follow(show: Show): void;
+  /** Whether somebody can see it. */
+  setVisible(visible: boolean): void;
   dispose(): void;
 }
 
@@ -111,6 +113,10 @@ export class OwnRun implements IRunSource {
     this._poke();
   }
 
+  setVisible(): void {
+    // Events of this agent come anyway, and pages are asked for only when there is more.
+  }
+
   dispose(): void {
     this._model.runChanged.disconnect(this._onRun, this);
     this._model.changed.disconnect(this._onModel, this);
@@ -165,7 +171,10 @@ export class OwnRun implements IRunSource {
   private _trouble: string | null = null;
 }
 
-/** A run of another agent. Its output and its state come by one stream, which is opened again where it broke off. */
+/**
+ * A run of another agent. Its output and its state come by one stream, which is opened again where it broke off. It is
+ * open only while somebody can see the run: a browser opens few connections to one server, and the page needs some.
+ */
 export class OtherRun implements IRunSource {
   constructor(options: { others: IOthersModel; slug: string; id: string; now: () => number }) {
     this._others = options.others;
@@ -200,11 +209,21 @@ export class OtherRun implements IRunSource {
   }
 
   follow(show: Show): void {
-    void this._stream(show);
+    this._show = show;
+    this.setVisible(this._visible);
+  }
+
+  setVisible(visible: boolean): void {
+    this._visible = visible;
+    if (visible) {
+      this._go();
+    } else {
+      this._connection.abort();
+    }
   }
 
   dispose(): void {
-    this._end.abort();
+    this.setVisible(false);
     this._retry.dispose();
     Signal.clearData(this);
   }
@@ -223,15 +242,37 @@ export class OtherRun implements IRunSource {
     }
   }
 
-  private async _stream(show: Show): Promise<void> {
+  /** Stream, unless that is done already: after the stream before has taken in its last line, so that none comes twice. */
+  private _go(): void {
+    if (this._isStreaming && !this._connection.signal.aborted) {
+      return;
+    }
+    this._isStreaming = true;
+    this._connection = new AbortController();
+    const { signal } = this._connection;
+    this._streaming = this._streaming.then(async () => {
+      if (this._show && this._visible && !this._complete && !signal.aborted) {
+        await this._stream(this._show, signal);
+      }
+      if (signal === this._connection.signal) {
+        this._isStreaming = false;
+      }
+    });
+  }
+
+  private async _stream(show: Show, signal: AbortSignal): Promise<void> {
     const { api } = this._others;
+    this._piece.length = 0;
     try {
-      for await (const line of api.streamOn(this.agent, this.id, this._offset, this._end.signal)) {
+      for await (const line of api.streamOn(this.agent, this.id, this._offset, signal)) {
         this._retry.reset();
         await this._take(line, show);
+        if (signal.aborted) {
+          return;
+        }
       }
     } catch (error) {
-      if (this._end.signal.aborted) {
+      if (signal.aborted) {
         return;
       }
       this._tell({ trouble: api.sentence(error), contact: false, complete: api.isFinal(error) });
@@ -239,22 +280,24 @@ export class OtherRun implements IRunSource {
     if (this._run && hasEnded(this._run)) {
       this._tell({ complete: true });
       this._others.look(this.agent);
-    } else if (!this._complete && !this._end.signal.aborted) {
+    } else if (!this._complete) {
       this._tell({ contact: false });
-      this._retry.later(() => void this._stream(show));
+      this._retry.later(() => this._go());
     }
   }
 
+  /** Output is shown as far as it is told where to go on after it: what came without that comes again. */
   private async _take(line: unknown, show: Show): Promise<void> {
     const told = line as Partial<IChunk> & { run?: IRun; next?: number };
     if (told.run) {
       this._tell({ run: runElsewhere({ ...this._run, ...told.run }), trouble: null, contact: true });
       return;
     }
-    if (told.text !== undefined || told.gap !== undefined) {
-      await show([told as IChunk]);
+    this._piece.push(told as IChunk);
+    if (told.next !== undefined) {
+      await show(this._piece.splice(0));
+      this._offset = told.next;
     }
-    this._offset = told.next ?? this._offset;
     if (!this._contact) {
       this._tell({ trouble: null, contact: true });
     }
@@ -271,10 +314,15 @@ export class OtherRun implements IRunSource {
   private readonly _others: IOthersModel;
   private readonly _changed = new Signal<this, void>(this);
   private readonly _retry = new Retry();
-  private readonly _end = new AbortController();
+  private _connection = new AbortController();
+  private _streaming: Promise<void> = Promise.resolve();
+  private _show: Show | null = null;
+  private _visible = false;
+  private _isStreaming = false;
   private _run: IRun | undefined;
   private _contact = true;
   private _trouble: string | null = null;
   private _complete = false;
   private _offset = 0;
+  private readonly _piece: IChunk[] = [];
 }

@@ -111,6 +111,21 @@ export class RunView extends Panel {
     super.dispose();
   }
 
+  protected override onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    this._options.source.setVisible(this.isVisible);
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this._options.source.setVisible(true);
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this._options.source.setVisible(false);
+  }
+
   protected override onActivateRequest(message: Message): void {
     super.onActivateRequest(message);
     (this._tab === 'console' ? this._console : this._notebook).activate();

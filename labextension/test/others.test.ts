@@ -216,6 +216,7 @@ void describe('a run of another agent', () => {
     run.follow(async (chunks: readonly IChunk[]) => {
       shown.push(...chunks.map(it => it.text));
     });
+    run.setVisible(true);
     return { run, shown };
   }
 
@@ -232,14 +233,44 @@ void describe('a run of another agent', () => {
   void it('goes on where the stream broke off', async () => {
     const world = new World();
     world.streams = [
-      [chunk('one', 4), new Error('broken')],
-      [chunk('two', 8), ended]
+      [chunk('one', 4), chunk('tw'), new Error('broken')],
+      [chunk('tw'), chunk('o', 8), ended]
     ];
     const { run, shown } = followed(world);
     await until(() => run.trouble === 'broken');
     assert.equal(run.contact, false);
     await until(() => run.complete);
-    assert.deepEqual([shown, world.offsets, run.trouble], [['one', 'two'], [0, 4], null]);
+    assert.deepEqual([shown, world.offsets, run.trouble], [['one', 'tw', 'o'], [0, 4], null]);
+    run.dispose();
+  });
+
+  void it('has no connection while nobody sees it, and goes on where it was', async () => {
+    const world = new World();
+    world.streams = [
+      [chunk('one', 4), chunk('not yet', 8), ended],
+      [chunk('two', 8), ended]
+    ];
+    const run = new OtherRun({ others: made(world), slug: 'a', id: '1', now: () => 0 });
+    const shown: string[] = [];
+    run.follow(async (chunks: readonly IChunk[]) => {
+      shown.push(...chunks.map(it => it.text));
+      run.setVisible(false);
+    });
+    await until(() => run.run !== undefined);
+    assert.deepEqual(world.offsets, [], 'nobody has seen it yet');
+    run.setVisible(true);
+    await until(() => shown.length === 1);
+    run.setVisible(true);
+    await until(() => shown.length === 2);
+    run.setVisible(true);
+    await until(() => run.complete || world.offsets.length === 3);
+    assert.deepEqual(
+      [shown, world.offsets.slice(0, 2)],
+      [
+        ['one', 'two'],
+        [0, 4]
+      ]
+    );
     run.dispose();
   });
 
