@@ -380,10 +380,38 @@ def test_archives_of_other_makers(tmp_path: Path, top: str, suffix: str) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("stored", "system", "meant"),
+    [
+        ("sub/\u00fc\u65e5.txt".encode(), 3, "sub/\u00fc\u65e5.txt"),  # Linux' zip
+        ("sub/\u00fc.txt".encode("cp437"), 0, "sub/\u00fc.txt"),
+        (b"sub\\a.txt", 0, "sub/a.txt"),  # Compress-Archive
+    ],
+)
+def test_names_in_a_zip_that_does_not_say_how_they_are_written(
+    tmp_path: Path, stored: bytes, system: int, meant: str
+) -> None:
+    archive = tmp_path / "x.zip"
+    stand_in = "#" * len(stored)
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name in ("package.json", stand_in):
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            zipped.writestr(info, "{}")
+    archive.write_bytes(archive.read_bytes().replace(stand_in.encode(), stored))
+    unpack(archive, tmp_path / "out")
+    assert (tmp_path / "out" / meant).is_file()
+
+
 def test_a_package_among_other_folders_is_found(tmp_path: Path) -> None:
     unpack(tgz(tmp_path / "x.tgz", ("a/notes.txt", b""), ("b/main.py", b"")), tmp_path / "out")
     assert package_root(tmp_path / "out") == tmp_path / "out"
     assert (tmp_path / "out/main.py").is_file()
+
+
+def test_a_file_that_is_called_like_a_sparse_one_is_none(tmp_path: Path) -> None:
+    unpack(tgz(tmp_path / "x.tgz", *GOOD, ("package/GNU.sparse.txt", b"")), tmp_path / "out")
+    assert (tmp_path / "out/GNU.sparse.txt").is_file()
 
 
 def test_modes_are_plain(tmp_path: Path) -> None:

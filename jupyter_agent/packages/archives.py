@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -37,6 +38,16 @@ LONGEST_DIRECTORY_BYTES = 64 << 20
 """A zip's directory is read into memory as a whole."""
 
 LOCAL_HEADER_BYTES = 30
+
+UTF8_NAME = 0x800
+"""The flag of a zip's entry that says that its name is UTF-8; without it names are of code page 437."""
+
+MADE_ON_WINDOWS = 0
+
+SPARSE = re.compile(rb"\d GNU\.sparse\.")
+"""What an extended header says of a sparse file."""
+
+SPARSE_FILE = "it holds a sparse file, of which only parts are stored: pack it without `--sparse` (`-S`)"
 
 Kind = Literal["file", "folder", "symlink", "hardlink", "special"]
 
@@ -143,8 +154,8 @@ class _Headers(io.BufferedReader):
         if self._left < 0:
             raise ValueError("its headers are longer than a package of so many files needs")
         data = super().read(size)
-        if b"GNU.sparse" in data:
-            raise InvalidInput("it holds a sparse file, of which only parts are stored")
+        if SPARSE.search(data):
+            raise InvalidInput(SPARSE_FILE)
         return data
 
 
@@ -156,7 +167,7 @@ class _Member(tarfile.TarInfo):
         """Read a block."""
         found = super().frombuf(buf, encoding, errors)
         if found.type == tarfile.GNUTYPE_SPARSE:
-            raise InvalidInput("it holds a sparse file, of which only parts are stored")
+            raise InvalidInput(SPARSE_FILE)
         if found.type == tarfile.XGLTYPE and found.size > LONGEST_GLOBAL_BYTES:
             raise ValueError(f"it has a header of {found.size} bytes for all its files")
         if found.size < 0:
@@ -252,13 +263,13 @@ def _zip_entries(zipped: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Itera
             raise InvalidInput(f"it holds {info.filename!r}, which is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InvalidInput(f"it holds {info.filename!r}, which is packed in an unusual way: pack it with deflate")
-        mode = info.external_attr >> 16
-        kind = _zip_kind(info, mode)
+        name, mode = _zip_name(info), info.external_attr >> 16
+        kind = _zip_kind(name, mode)
         if kind == "symlink" and info.file_size > LONGEST_LINK_BYTES:
             raise ValueError(f"{info.filename!r} is no link")
         yield Entry(
             index=index,
-            name=info.filename,
+            name=name,
             kind=kind,
             size=info.file_size,
             executable=bool(mode & stat.S_IXUSR),
@@ -267,8 +278,17 @@ def _zip_entries(zipped: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Itera
         )
 
 
-def _zip_kind(info: zipfile.ZipInfo, mode: int) -> Kind:
-    if info.is_dir() or stat.S_ISDIR(mode):
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name as it was meant: Linux' zip does not say that its names are UTF-8, Windows' tools write backslashes."""
+    name = info.filename
+    if not info.flag_bits & UTF8_NAME:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/") if info.create_system == MADE_ON_WINDOWS else name
+
+
+def _zip_kind(name: str, mode: int) -> Kind:
+    if name.endswith("/") or stat.S_ISDIR(mode):
         return "folder"
     if stat.S_ISLNK(mode):
         return "symlink"

@@ -31,6 +31,7 @@ DECIDING = (
     "overrides",
     "bundleDependencies",
     "bundledDependencies",
+    "allowScripts",
 )
 """Fields of ``package.json`` that decide what npm installs."""
 
