@@ -454,3 +454,23 @@ def test_modules_in_the_folder_one_is_in_do_no_harm(home: Home, tmp_path: Path) 
         [program, "package", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("status", 0), ("logout", 0), ("login ws://127.0.0.1:9 --username ann", 1)],
+)
+def test_streams_that_are_closed_or_cannot_be_written(home: Home, command: str, code: int) -> None:
+    """As daemons and jobs are started, and on a full disk: a sentence at most, and the exit code as ever."""
+    for streams, expected in (
+        ("<&-", code), (">&-", code), ("--json >&-", code), ("2>&-", code), ("<&- >&- 2>&-", code),
+        (">/dev/full", 1), ("--json >/dev/full", 1),
+    ):  # fmt: skip
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m jupyter_agent.cli {command} {streams}', sys.executable],
+            env={**os.environ, "JUPYTER_AGENT_HOME": str(home.path)}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == expected, (streams, done)
+        assert "Traceback" not in done.stderr, (streams, done.stderr)
+        assert "Exception" not in done.stderr, (streams, done.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from jupyter_agent.errors import AgentError
+from jupyter_agent.errors import AgentError, Unavailable
 
 FAILED = 1
 
@@ -24,13 +26,20 @@ class Voice:
         sys.stderr.flush()
 
     def answer(self, document: Any, text: str) -> None:
-        """The answer, for programs or for people."""
-        sys.stdout.write(f"{json.dumps(document, indent=2) if self.as_json else text}\n")
-        sys.stdout.flush()
+        """The answer, for programs or for people. Raises ``BrokenPipeError``, ``Unavailable`` on a full disk."""
+        try:
+            sys.stdout.write(f"{json.dumps(document, indent=2) if self.as_json else text}\n")
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it tried at the interpreter's end
+            if isinstance(error, BrokenPipeError):  # whoever reads it has enough
+                raise
+            raise Unavailable(f"The answer cannot be written: {error.strerror}.") from error
 
     def fail(self, error: AgentError) -> int:
         """Say in one sentence what went wrong; the exit code."""
-        self.note(f"jupyter-agent: {error}")
-        if self.as_json:
-            self.answer({"message": str(error), "reason": type(error).__name__}, "")
+        with contextlib.suppress(AgentError, OSError):
+            self.note(f"jupyter-agent: {error}")
+            if self.as_json:
+                self.answer({"message": str(error), "reason": type(error).__name__}, "")
         return FAILED

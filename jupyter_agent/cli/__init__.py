@@ -7,12 +7,10 @@ it is known that more is needed.
 from __future__ import annotations
 
 import importlib
-import os
 import signal
-import sys
 from collections.abc import Sequence
 
-from jupyter_agent.cli.console import Console
+from jupyter_agent.cli.console import Console, open_closed_streams
 from jupyter_agent.cli.context import Context
 from jupyter_agent.cli.parser import parse
 from jupyter_agent.errors import AgentError, Unavailable
@@ -23,6 +21,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 only when what was asked for succeeded, 2 for a command line that cannot be understood."""
+    open_closed_streams()
     given = parse(argv)
     console = Console.standard(json=given.json)
     module, function = given.action.split(":")
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(act(Context(Home.find(given.home), console), given))
         console.flush()
     except BrokenPipeError:  # whoever read what we print has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        console.give_up()
         return 1
     except KeyboardInterrupt:
         console.clear()
@@ -48,5 +47,5 @@ def _translated(error: OSError) -> AgentError:
     if isinstance(error, TimeoutError):
         return Unavailable("The agent did not answer in time: its log is in `logs` of its home.")
     if not isinstance(error, ConnectionError):
-        return AgentError(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+        return AgentError(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}.")
     return Unavailable("The agent ended while it answered: try again.")

@@ -125,11 +125,19 @@ class Console:
 
     def fail(self, error: AgentError) -> int:
         """Say in one sentence what went wrong; the exit code."""
-        self.clear()
-        self.err.write(f"jupyter-agent: {error}\n")
-        if self.json:
-            self.document({"message": str(error), "reason": getattr(error, "reason", "") or type(error).__name__})
+        try:
+            self.clear()
+            self.err.write(f"jupyter-agent: {error}\n")
+            if self.json:
+                self.document({"message": str(error), "reason": getattr(error, "reason", "") or type(error).__name__})
+            self.flush()
+        except OSError:  # a full disk, a pipe that nobody reads
+            self.give_up()
         return FAILED
+
+    def give_up(self) -> None:
+        """Write nothing more to stdout, nor have the interpreter try it at its end."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def _write(self, stream: TextIO, text: str) -> None:
         if not text:
@@ -148,6 +156,18 @@ class Console:
             columns = shutil.get_terminal_size().columns
             self.err.write(f"{CLEAR_LINE}{self.paint(cut(self._bar, columns - 1), 'dim', self.err)}")
             self.err.flush()
+
+
+def open_closed_streams() -> None:
+    """Let the standard streams that were closed lead nowhere, also for the program that takes our place.
+
+    Else the next file or socket that is opened would be in their place.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # noqa: FBT003 - it takes no keyword
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - it stays open
 
 
 def _is_terminal(stream: TextIO) -> bool:
