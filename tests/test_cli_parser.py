@@ -38,6 +38,10 @@ OWN = ("jupyter_agent", "jupyter_agent.cli", "jupyter_agent.errors", "jupyter_ag
         "hub user",
         "hub user add",
         "hub user add ann",
+        "login --username=",
+        "status --home=",
+        "agents",
+        "completion tcsh",
     ],
 )
 def test_what_cannot_be_understood_is_one_sentence_and_exit_code_2(
@@ -50,6 +54,20 @@ def test_what_cannot_be_understood_is_one_sentence_and_exit_code_2(
     assert said.out == ""
     assert said.err.startswith("jupyter-agent: ")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["run", ""], ["runs", "show", " "], ["package", "prepare", ""], ["backup", ""], ["restore", "--home", "", "f"]],
+)
+def test_a_name_that_is_empty_is_a_variable_that_was_not_set(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken for none at all it would mean another home, or all packages."""
+    with pytest.raises(SystemExit) as end:
+        parse(line)
+    assert end.value.code == 2
+    assert "a name is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

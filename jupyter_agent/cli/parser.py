@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--home",
         metavar="DIR",
+        type=_name,
         default=argparse.SUPPRESS,
         help="the agent's home (else JUPYTER_AGENT_HOME, else `agent` in Jupyter's data folder)",
     )
@@ -96,16 +97,18 @@ def _home(commands: Commands) -> None:
     commands.add("doctor", "look for what is wrong, and say what to do about it", "home:doctor")
     login = commands.add("login", "use an OpenFlow, as the one who signs in", "home:login")
     login.add_argument("url", metavar="URL", nargs="?", help="its address, like wss://app.example.com")
-    login.add_argument("--username", metavar="NAME", help="sign in by password, asked for or read from stdin")
+    login.add_argument(
+        "--username", metavar="NAME", type=_name, help="sign in by password, asked for or read from stdin"
+    )
     login.add_argument("--adopt", action="store_true", help="be whom the official agent of this user is")
     login.add_argument("--browser", action="store_true", help="open the page to sign in on this machine")
     commands.add("logout", "forget that OpenFlow and use the embedded hub again", "home:logout")
     backup = commands.add("backup", "write the whole home into a file, also while it is used", "home:backup")
-    backup.add_argument("target", metavar="FILE", help="the file to be written, readable by you alone")
+    backup.add_argument("target", metavar="FILE", type=_name, help="the file to be written, readable by you alone")
     backup.add_argument("--everything", action="store_true", help="also what can be made anew, as environments")
     backup.add_argument("--force", action="store_true", help="replace a file that is there")
     restore = commands.add("restore", "make the home what a backup holds; what is there is kept", "home:restore")
-    restore.add_argument("source", metavar="FILE", help="what `backup` wrote")
+    restore.add_argument("source", metavar="FILE", type=_name, help="what `backup` wrote")
     restore.add_argument("--stop", action="store_true", help="end runs that are under way")
     completion = commands.add("completion", "print what makes a shell complete our commands", "completion:completion")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to read it")
@@ -163,7 +166,10 @@ def _packages(commands: Commands) -> None:
 def _runs(commands: Commands) -> None:
     run = commands.add("run", "run a package, notebook, script or package folder", "run:run")
     run.add_argument(
-        "target", metavar="TARGET", help="a package's name or id, or the path of a notebook, script or folder"
+        "target",
+        metavar="TARGET",
+        type=_name,
+        help="a package's name or id, or the path of a notebook, script or folder",
     )
     run.add_argument(
         "-p",
@@ -212,12 +218,14 @@ def _there(command: argparse.ArgumentParser, summary: str) -> None:
 
 
 def _named(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("name", metavar="NAME", help="the package's name or id")
+    command.add_argument("name", metavar="NAME", type=_name, help="the package's name or id")
     return command
 
 
 def _one(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("id", metavar="ID", help="the run's id, its beginning or end if that is unique, or `last`")
+    command.add_argument(
+        "id", metavar="ID", type=_name, help="the run's id, its beginning or end if that is unique, or `last`"
+    )
     return command
 
 
