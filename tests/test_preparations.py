@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_agent.errors import Failed, InvalidInput
+from jupyter_agent.errors import Failed, InvalidInput, Unavailable
 from jupyter_agent.home import AgentClient, Home
 from jupyter_agent.packages import Preparations
 from tests.conftest import ended, make_package, start_agent, until
@@ -65,8 +65,14 @@ def maker(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def preparations(tmp_path: Path) -> Preparations:
-    return Preparations(tmp_path / "preparations")
+def live() -> set[str]:
+    """The runs that live."""
+    return set()
+
+
+@pytest.fixture
+def preparations(tmp_path: Path, live: set[str]) -> Preparations:
+    return Preparations(tmp_path / "preparations", living=lambda: live)
 
 
 async def test_it_is_made_once_for_all_who_ask(preparations: Preparations) -> None:
@@ -114,10 +120,10 @@ async def test_one_that_is_killed_while_it_makes_leaves_nothing_that_counts(
         folder = tmp_path / "preparations" / "npm-1"
         whole = (folder / ".ready").exists()
         assert not whole or len(list(folder.glob("[0-9]*"))) == FILES
-        removed = await preparations.tidy(lambda _: False, keep_days=1)
+        removed = await preparations.tidy(keep_days=1)
         assert removed == ([] if whole else ["npm-1"])
         if whole:
-            await preparations.tidy(lambda _: False, keep_days=-1)
+            await preparations.tidy(keep_days=-1)
         assert names(tmp_path / "preparations") == []
     with maker(tmp_path) as process:
         assert process.communicate()[0].endswith(f"ready {FILES}\n")
@@ -140,7 +146,7 @@ async def test_one_that_fails_or_is_cancelled_leaves_nothing(tmp_path: Path, pre
     assert names(tmp_path / "preparations") == []
     making = asyncio.create_task(preparations.ensure("npm-1", hangs, holder="run1"))
     await begun.wait()
-    assert await preparations.tidy(lambda _: False, keep_days=-1) == []  # it is being made
+    assert await preparations.tidy(keep_days=-1) == []  # it is being made
     making.cancel()
     with pytest.raises(asyncio.CancelledError):
         await making
@@ -148,40 +154,42 @@ async def test_one_that_fails_or_is_cancelled_leaves_nothing(tmp_path: Path, pre
     assert (await preparations.ensure("npm-1", ten, holder="run2")).name == "npm-1"
 
 
-async def test_what_a_living_run_uses_is_never_removed(tmp_path: Path, preparations: Preparations) -> None:
-    live = {"run1", "run2"}
+async def test_what_a_living_run_uses_is_never_removed(
+    tmp_path: Path, preparations: Preparations, live: set[str]
+) -> None:
+    live |= {"run1", "run2"}
     folder = await preparations.ensure("npm-1", ten, holder="run1")
     await preparations.ensure("npm-1", ten, holder="run2")
-    other = Preparations(tmp_path / "preparations")
+    other = Preparations(tmp_path / "preparations", living=lambda: live)
     for tidying in (preparations, other):
-        assert await tidying.tidy(live.__contains__, keep_days=-1) == []
+        assert await tidying.tidy(keep_days=-1) == []
     live.discard("run1")
-    assert await preparations.tidy(live.__contains__, keep_days=-1) == []
+    assert await preparations.tidy(keep_days=-1) == []
     assert len(list(folder.glob("[0-9]*"))) == 10
     live.clear()
-    assert await preparations.tidy(live.__contains__, keep_days=30) == []  # not old enough
-    assert await preparations.tidy(live.__contains__, keep_days=-1) == ["npm-1"]
+    assert await preparations.tidy(keep_days=30) == []  # not old enough
+    assert await preparations.tidy(keep_days=-1) == ["npm-1"]
 
 
 async def test_what_another_process_uses_is_never_removed(tmp_path: Path, preparations: Preparations) -> None:
     with maker(tmp_path, "stay") as process:
         assert process.stdout
         assert any(line.startswith("ready") for line in process.stdout)
-        assert await preparations.tidy(lambda _: False, keep_days=-1) == []
+        assert await preparations.tidy(keep_days=-1) == []
         process.kill()
         process.wait()
-        assert await preparations.tidy(lambda _: False, keep_days=-1) == ["npm-1"]
+        assert await preparations.tidy(keep_days=-1) == ["npm-1"]
 
 
 async def test_asking_and_tidying_at_once_never_gives_what_is_gone(tmp_path: Path) -> None:
     """Two of them, as two processes would be, on one folder."""
-    one, other = (Preparations(tmp_path / "preparations") for _ in range(2))
+    one, other = (Preparations(tmp_path / "preparations", living=set) for _ in range(2))
     over = asyncio.Event()
 
     async def tidying() -> None:
         while not over.is_set():
             for each in (one, other):
-                await each.tidy(lambda _: False, keep_days=-1)
+                await each.tidy(keep_days=-1)
 
     async def asking(name: str, each: Preparations) -> None:
         for number in range(60):
@@ -198,8 +206,8 @@ async def test_asking_and_tidying_at_once_never_gives_what_is_gone(tmp_path: Pat
     await tidy
 
 
-async def test_what_is_forgotten_is_made_anew_beside_what_is_in_use(tmp_path: Path, preparations: Preparations) -> None:
-    live = {"old", "new"}
+async def test_what_is_forgotten_is_made_anew_beside_what_is_in_use(preparations: Preparations, live: set[str]) -> None:
+    live |= {"old", "new"}
     old = await preparations.ensure("npm-1", ten, holder="old", source="file1")
     shared = await preparations.ensure("npm-2", ten, holder="old", source="file2")
     await preparations.forget("file1")
@@ -208,9 +216,27 @@ async def test_what_is_forgotten_is_made_anew_beside_what_is_in_use(tmp_path: Pa
     assert len(list(old.glob("[0-9]*"))) == 10
     assert await preparations.ensure("npm-2", ten, holder="new") == shared
     live.discard("old")
-    assert await preparations.tidy(live.__contains__, keep_days=30) == ["npm-1"]
+    assert await preparations.tidy(keep_days=30) == ["npm-1"]
     assert await preparations.ensure("npm-1", ten, holder="new") == new
     await preparations.forget("../file1")
+
+
+async def test_it_may_be_forgotten_as_often_as_runs_end(
+    tmp_path: Path, preparations: Preparations, live: set[str]
+) -> None:
+    """Nobody waits for the next tidying."""
+    for number in range(30):
+        live.add(f"run{number}")
+        await preparations.ensure("npm-1", ten, holder=f"run{number}", source="file1")
+        live.discard(f"run{number - 1}")
+        await preparations.forget("file1")
+    assert len(names(tmp_path / "preparations")) <= 2
+    for number in range(30, 38):
+        live.add(f"run{number}")
+        await preparations.ensure("npm-1", ten, holder=f"run{number}", source="file1")
+        await preparations.forget("file1")
+    with pytest.raises(Unavailable, match="wait until some have ended"):
+        await preparations.ensure("npm-1", ten, holder="one more")
 
 
 def test_the_agent_removes_what_was_not_used_for_long(home: Home) -> None:

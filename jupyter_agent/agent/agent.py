@@ -174,7 +174,9 @@ class Agent(Configurable):
             )
             self.site = runtimes.Site(
                 environments=Environments(self.home.environments),
-                preparations=Preparations(self.home.preparations),
+                preparations=Preparations(
+                    self.home.preparations, living=lambda: {run.tag for run in self.supervisor.live_runs()}
+                ),
                 spares=await stack.enter_async_context(runtimes.Spares()),
             )
             self.versions = Versions(self.home.packages, bounds=self.bounds())
@@ -305,9 +307,7 @@ class Agent(Configurable):
         """Remove what was prepared and has not been used for long."""
         while True:
             try:
-                await self.site.preparations.tidy(
-                    lambda run_id: self.supervisor.live(run_id) is not None, keep_days=self.keep_days
-                )
+                await self.site.preparations.tidy(keep_days=self.keep_days)
             except Exception:
                 log.exception("What was prepared for runs could not be tidied")
             await asyncio.sleep(TIDY_PAUSE_S)

@@ -38,10 +38,14 @@ Make = Callable[[Path], Awaitable[None]]
 
 
 class Preparations:
-    """The folders below one of ours; many runs and processes may ask for them at once."""
+    """The folders below one of ours; many runs and processes may ask for them at once.
 
-    def __init__(self, folder: Path) -> None:
+    ``living`` gives the holders that still live; without it, all do.
+    """
+
+    def __init__(self, folder: Path, *, living: Callable[[], set[str]] | None = None) -> None:
         self._folder = folder
+        self._living = living
         self._uses: dict[Path, _Use] = {}
 
     async def ensure(
@@ -49,7 +53,7 @@ class Preparations:
     ) -> Path:
         """The folder of this key, made unless it is there. ``key`` is like ``npm-<sha256>``.
 
-        ``holder`` is the run that uses it: ``tidy`` keeps it as long as that one lives. ``source`` is the file id of
+        ``holder`` is the run that uses it: it stays as long as that one lives. ``source`` is the file id of
         the archive it belongs to, for ``forget``. ``on_wait`` is called when another run is making it. What ``make``
         raises is passed on; nothing is left then.
         """
@@ -78,7 +82,19 @@ class Preparations:
         use.holders.add(holder)
         self._uses[folder] = use
 
+    def _let_go(self) -> None:
+        """Hold no longer what only runs have used that are over."""
+        if self._living is None:
+            return
+        living = self._living()
+        for folder, use in list(self._uses.items()):
+            use.holders &= living
+            if not use.holders:
+                del self._uses[folder]
+                use.close()
+
     async def _make(self, key: str, make: Make, holder: str, source: str) -> Path:
+        self._let_go()
         folder = await to_its_end(partial(_new_folder, key, list(self._beside(key))))
         use = _Use.of(folder)
         if use is None:
@@ -94,16 +110,12 @@ class Preparations:
         _mark_source(folder, source)
         return folder
 
-    async def tidy(self, is_live: Callable[[str], bool], *, keep_days: float) -> list[str]:
+    async def tidy(self, *, keep_days: float) -> list[str]:
         """Remove what no living run uses and none has used for so many days, and what was left half-made.
 
         The names of the folders removed. What another process uses or makes is left, too.
         """
-        for folder, use in list(self._uses.items()):
-            use.holders -= {holder for holder in use.holders if not is_live(holder)}
-            if not use.holders:
-                del self._uses[folder]
-                use.close()
+        self._let_go()
         old = await asyncio.to_thread(_older, self._folder, time.time() - keep_days * 86400)
         return [name for name in old if await to_its_end(partial(_remove_old, self._folder, name))]
 
