@@ -40,4 +40,4 @@ say "Front end"
 (cd labextension && jlpm install --immutable >/dev/null && jlpm lint && jlpm test)
 
 say "Tests"
-exec pytest "$@"
+exec pytest --numprocesses 2 --dist loadfile "$@"
