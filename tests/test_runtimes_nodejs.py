@@ -166,6 +166,40 @@ async def test_a_failed_install_is_never_taken_for_installed(
     assert await runner.output_of(folder) == "here now\n"
 
 
+FULL = "npm warn tar TAR_ENTRY_ERROR ENOSPC: no space left on device, write"
+FULL_DISK = """
+const fs = require('fs');
+const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+for (const name of ['write', 'writev']) {
+  const real = fs[name];
+  fs[name] = (fd, data, ...rest) => {
+    const to = fs.readlinkSync(`/proc/self/fd/${fd}`);
+    return to.endsWith('node_modules/dep/index.js') ? rest.at(-1)(full) : real(fd, data, ...rest);
+  };
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the disk is made to look full by way of /proc")
+async def test_an_install_that_could_not_write_all_is_none(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """npm only warns when the disk is full, and ends with 0."""
+    folder = package(tmp_path / "p")
+    (folder / ".npmrc").write_text("loglevel=silent\n")
+    (tmp_path / "full.cjs").write_text(FULL_DISK)
+    (tmp_path / "npm").write_text(
+        f'#!/bin/sh\nNODE_OPTIONS="--require {tmp_path}/full.cjs" exec {shutil.which("npm")} "$@"\n'
+    )
+    (tmp_path / "npm").chmod(0o755)
+    with monkeypatch.context() as changed:
+        changed.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        row = await runner.run(folder)
+    assert row.error == "npm install failed, though it ended as if it had not: " + FULL
+    assert runner.made() == []
+    assert await runner.output_of(folder) == "dep 1\n"
+
+
 async def test_a_script_of_a_dependency_that_fails_is_the_runs_error(
     runner: Runner, registry: Registry, tmp_path: Path
 ) -> None:

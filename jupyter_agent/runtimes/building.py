@@ -38,14 +38,16 @@ async def build(
     what: str,
     explain: Callable[[str], str] = last_lines,
     hide: Callable[[str], str] = lambda text: text,
+    fault: re.Pattern[str] | None = None,
 ) -> str:
     """Run a step to its end, its output live in the run's log; the newest of the output (64 KiB).
 
     ``what`` names the step in the error's sentence (``"npm ci"``), ``explain`` finds in the output of a failed one
-    why it failed, ``hide`` makes secrets in a line unreadable. Raises ``Failed`` with that sentence, and what
+    why it failed, ``hide`` makes secrets in a line unreadable; a line in which ``fault`` is found tells of a failure
+    whatever the exit code. Raises ``Failed`` with that sentence, and what
     ``processes.run`` raises; nothing that the step started is left then, nor after a cancellation.
     """
-    shown = _Shown(run, hide)
+    shown = _Shown(run, hide, fault)
     done = await processes.run(
         command, tag=tag, on_line=lambda _stream, line: shown.take(_ESCAPES.sub("", line)), timeout_s=TIMEOUT_S
     )
@@ -53,19 +55,25 @@ async def build(
     output = hide(_ESCAPES.sub("", done.output))
     if not done.exit.ok:
         raise Failed(f"{what} failed ({done.exit}): {explain(output) or 'it said nothing'}")
+    if shown.failure is not None:
+        raise Failed(f"{what} failed, though it ended as if it had not: {hide(shown.failure)[:LONGEST_LINE]}")
     return output
 
 
 class _Shown:
-    """Hands lines to the log, up to a bound."""
+    """Hands lines to the log, up to a bound; keeps the first that tells of a failure."""
 
-    def __init__(self, run: Teller, hide: Callable[[str], str]) -> None:
+    def __init__(self, run: Teller, hide: Callable[[str], str], fault: re.Pattern[str] | None) -> None:
+        self.failure: str | None = None
         self._run = run
         self._hide = hide
+        self._fault = fault
         self._count = 0
 
     def take(self, line: str) -> None:
         self._count += 1
+        if self.failure is None and self._fault is not None and self._fault.search(line):
+            self.failure = line
         if self._count <= MOST_LINES:
             self._run.note(self._hide(line)[:LONGEST_LINE])
 

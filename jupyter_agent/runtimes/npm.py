@@ -29,7 +29,11 @@ REGISTRY, TOKEN = "NPM_REGISTRY", "NPM_TOKEN"
 PASSWORD = "JUPYTER_AGENT_NPM_AUTH"  # noqa: S105 - the name of a variable
 """Holds, in npm's environment alone, what stood before the host in ``NPM_REGISTRY``."""
 
-QUIET = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier", "--color=false")
+QUIET = ("--no-audit", "--no-fund", "--no-progress", "--no-update-notifier", "--color=false", "--loglevel=notice")
+"""No less than notices: of a file that it could not write npm only warns."""
+
+HALF_UNPACKED = re.compile(r"TAR_ENTRY_ERROR E(NOSPC|DQUOT|FBIG|IO|MFILE|NFILE|ACCES|PERM|ROFS)\b.*")
+"""What npm says of that, before it ends with 0. (``ENOENT`` is of optional packages that it removes meanwhile.)"""
 
 PATIENCE = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "2000"}
 """Milliseconds between tries; npm's own ten and sixty seconds look like hanging to who waits for a run."""
@@ -106,6 +110,7 @@ class Npm:
                 what=f"npm {' '.join(arguments[:2] if arguments[0] == 'run' else arguments[:1])}",
                 explain=explanation,
                 hide=self.hide,
+                fault=HALF_UNPACKED,
             )
         finally:
             settings.unlink(missing_ok=True)
