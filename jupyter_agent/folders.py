@@ -60,7 +60,14 @@ def copy_file(source: str, target: str) -> str:
 
 
 def remove_tree(folder: Path) -> bool:
-    """Remove a folder, also one in which something was made unwritable; whether it is gone."""
+    """Remove a folder, also one in which something was made unwritable; whether it is gone.
+
+    Of a link to a folder the link is removed: what it leads to may be anything.
+    """
+    if folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.unlink()
+        return not folder.is_symlink()
     with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(folder)
     if folder.is_dir():

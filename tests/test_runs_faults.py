@@ -194,6 +194,26 @@ async def test_a_program_that_deletes_its_folder_ends_as_it_ends(agent: Agent, w
     assert (await agent.ended(shell("echo well"))).state == "succeeded"
 
 
+@pytest.mark.parametrize("place", [".", ".."])
+async def test_a_link_where_a_runs_folder_was_leads_to_nothing_that_is_touched(
+    agent: Agent, tmp_path: Path, place: str
+) -> None:
+    """Neither taken for the run's files, nor removed with them, nor made private; also by the next attempt."""
+    elsewhere = tmp_path / "elsewhere"
+    kept = [elsewhere / "treasure", elsewhere / "work" / "treasure", elsewhere / "work" / "in" / "treasure"]
+    kept[-1].parent.mkdir(parents=True)
+    for file in kept:
+        file.write_text("mine")
+        file.parent.chmod(0o755)
+    words = f'link=$(realpath -m "$PWD/{place}"); cd /; rm -rf "$link"; ln -s {elsewhere} "$link"; exit 3'
+    run = await agent.submit(shell(words), retries=1, retry_delay_s=0.0)
+    async with asyncio.timeout(DEADLINE_S):
+        row = await run.wait()
+    assert (row.state, row.attempt, row.artifacts) == ("failed", 2, [])
+    assert [file.read_text() for file in kept] == ["mine"] * 3
+    assert {file.parent.stat().st_mode & 0o777 for file in kept} == {0o755}
+
+
 HARMLESS = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 HOLDING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 

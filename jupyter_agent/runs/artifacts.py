@@ -103,8 +103,10 @@ def keep(
 
     What is named is relative to ``run_folder``: a file there stays where it is, one in ``work`` is moved like the
     others, and what is none of the run's own regular files is left out. Of ``names`` those are moved that have
-    ``most_bytes`` together.
+    ``most_bytes`` together. A run that has put a link in its folder's place has no files.
     """
+    if run_folder.is_symlink():
+        return Kept([])
     own = [name for name in dict.fromkeys(named) if is_own(run_folder, name)]
     inside = [] if work is None else [path for name in own if (path := run_folder / name).is_relative_to(work)]
     listed = [name for name in own if run_folder / name not in inside]
@@ -154,6 +156,8 @@ def is_own(folder: Path, name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    if folder.is_symlink() or folder.parent.is_symlink():  # a run has put a link in its place: to others' files
+        return
     for path, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in PASSED_OVER]
         for file in (Path(path, name) for name in names):

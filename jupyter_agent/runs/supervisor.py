@@ -390,6 +390,8 @@ async def _unless_stopped(work: Awaitable[T], run: Run) -> T | None:
 
 def _remove_copy(folder: Path, prepared: Prepared | None) -> None:
     """Remove a run's private copy, and nothing outside the run's own folder."""
+    if folder.is_symlink():
+        return
     copies = {folder / WORK, *([prepared.workdir] if prepared is not None and prepared.workdir is not None else [])}
     for copy in copies:
         if copy.is_relative_to(folder) and copy != folder and copy.is_dir():
@@ -398,6 +400,8 @@ def _remove_copy(folder: Path, prepared: Prepared | None) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier attempt has left, all but its output; one that removed the folder itself gets it back."""
+    if folder.is_symlink():  # to others' files
+        folder.unlink()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
