@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, TimedOut
+from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, TimedOut, Unavailable
 from jupyter_agent.processes import (
     Command,
     Exit,
@@ -114,6 +115,34 @@ def test_an_exit_reads_as_words() -> None:
         "signal SIGKILL",
         "an unknown end",
     ]
+
+
+async def test_a_program_that_is_still_being_written_is_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    shutil.copy2("/bin/true", program)
+    command = Command((str(program),), tmp_path, inherited_environment())
+    with program.open("ab"):
+        starting = asyncio.create_task(run(command, tag="t", timeout_s=DEADLINE_S))
+        await asyncio.sleep(0.05)  # it may have been tried already: it makes no difference to what is to come
+    assert (await starting).exit.ok
+    with program.open("ab"), pytest.raises(Unavailable, match="has it open for writing"):
+        await start(command, tag="t")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are marks on Linux only")
+def test_who_starts_a_process_is_none_of_its_tree() -> None:
+    """It has the mark itself for that moment, in which another thread may be ending what has it."""
+    words = (
+        "import os\nfrom jupyter_agent.processes import kill_leftovers, marks\n"
+        "with marks.given('t'):\n"
+        "    assert marks.read(os.getpid()) == marks.mark_of('t')\n"
+        "    print(kill_leftovers('t'))\n"
+        "assert marks.read(os.getpid()) is None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", words], check=False, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ PIPE_BYTES = 1 << 20
 DRAIN_S = 1.0
 """How long the output of an ended child is waited for: a grandchild may hold the pipe open for ever."""
 
+BUSY_S = 1.0
+BUSY_PAUSE_S = 0.01
+"""A program that is open for writing cannot be started: tried again for so long, so often."""
+
 LAST_GRACE_S = 1.0
 """What a process that left its group is given between SIGTERM and SIGKILL, once its group is gone."""
 
@@ -102,7 +106,7 @@ async def start(command: Command, *, tag: str, waiting: bool = False) -> Process
 
     ``waiting``: its stdin is a pipe, and it does nothing until something comes there (``Process.hand_over``).
     """
-    process = Process(_spawn(command, tag, subprocess.PIPE if waiting else subprocess.DEVNULL), tag)
+    process = Process(await _spawned(command, tag, subprocess.PIPE if waiting else subprocess.DEVNULL), tag)
     try:
         await process.connect()
     except BaseException:
@@ -348,23 +352,34 @@ def _waited(pid: int, options: int) -> tuple[Exit, resource.struct_rusage | None
     return (Exit.of(os.waitstatus_to_exitcode(status)), used) if found else None
 
 
+async def _spawned(command: Command, tag: str, stdin: int) -> subprocess.Popen[bytes]:
+    """Start it; a program that was just written may be open in a child that another thread starts in this moment."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + BUSY_S
+    while True:
+        try:
+            return _spawn(command, tag, stdin)
+        except (OSError, ValueError) as error:
+            is_busy = isinstance(error, OSError) and error.errno == errno.ETXTBSY
+            if not is_busy or loop.time() > deadline:
+                raise explained(command, error) from error
+        await asyncio.sleep(BUSY_PAUSE_S)
+
+
 def _spawn(command: Command, tag: str, stdin: int) -> subprocess.Popen[bytes]:
     if not command.argv:
         raise InvalidInput("Nothing can be started: the command is empty.")
-    try:
-        with marks.given(tag):
-            return subprocess.Popen(
-                command.argv,
-                cwd=command.cwd,
-                env={**command.env, TAG: tag},
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                bufsize=0,
-            )
-    except (OSError, ValueError) as error:
-        raise explained(command, error) from error
+    with marks.given(tag):
+        return subprocess.Popen(
+            command.argv,
+            cwd=command.cwd,
+            env={**command.env, TAG: tag},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
 
 
 def explained(command: Command, error: Exception) -> AgentError:
@@ -386,6 +401,7 @@ _SENTENCES: dict[int, tuple[type[AgentError], str]] = {
     errno.EACCES: (Failed, "{program} cannot be started: it is not executable (chmod +x would make it so)."),
     errno.EPERM: (Failed, "{program} cannot be started: the system does not permit it."),
     errno.ENOEXEC: (Failed, "{program} cannot be started: it is no program for this system (a first line #!...?)."),
+    errno.ETXTBSY: (Unavailable, "{program} cannot be started now: something has it open for writing."),
     errno.E2BIG: (Failed, "{program} cannot be started: its arguments and environment are too long for the system."),
     errno.EAGAIN: (Unavailable, "{program} cannot be started now: the limit on the number of processes is reached."),
     errno.ENOMEM: (Unavailable, "{program} cannot be started now: there is not enough memory."),

@@ -92,12 +92,12 @@ def family(pid: int, tag: str) -> set[psutil.Process]:
 
     Where there are no marks, its descendants.
     """
-    mark = marks.mark_of(tag)
+    mark, own = marks.mark_of(tag), os.getpid()
     if marks.read(pid) != mark:
         return descendants(pid)
     found: set[psutil.Process] = set()
     for other in psutil.pids():
-        if marks.read(other) == mark:
+        if other != own and marks.read(other) == mark:
             with contextlib.suppress(psutil.Error):
                 found.add(psutil.Process(other))
     return found
@@ -132,10 +132,11 @@ def send(processes: Iterable[psutil.Process], number: int) -> None:
 
 def is_quiet(tags: Collection[str]) -> bool:
     """Whether no process has a mark of the tags; those that have are killed. Blocks for a few milliseconds."""
-    wanted = frozenset(map(marks.mark_of, tags))
+    wanted, own = frozenset(map(marks.mark_of, tags)), os.getpid()  # we have a mark while we start its process
     for _ in range(LOOKS):
         newest = _newest()
-        found = [pid for pid in reversed(psutil.pids()) if marks.read(pid) in wanted and _kill_group(pid)]
+        pids = [pid for pid in reversed(psutil.pids()) if pid != own]
+        found = [pid for pid in pids if marks.read(pid) in wanted and _kill_group(pid)]
         if found:
             return False
         if newest is None or newest == _newest():
