@@ -26,7 +26,8 @@ MOST_ROWS = 1000
 """The longest page of rows."""
 
 PATIENCE = 4
-"""So many times as many rows are kept of those that still owe a result, or whose key still holds."""
+LEAST_PATIENCE = 1000
+"""So many times as many rows, and so many at least, are kept of those that owe a result, or whose key still holds."""
 
 KEYS_HOLD = timedelta(hours=24)
 """At least so long the same key is the same run."""
@@ -128,7 +129,7 @@ class Keep:
     """Which ended runs are kept: so many, so young, so large together (bytes); ``None`` is no bound.
 
     The newest is kept whatever its size. One that owes a result, or whose key holds, outlives the bounds, up to
-    ``PATIENCE`` times ``runs``.
+    ``PATIENCE`` times ``runs``, or ``LEAST_PATIENCE``.
     """
 
     runs: int
@@ -222,7 +223,7 @@ class State:
         moment = datetime.now(UTC)
         values = {
             "runs": keep.runs,
-            "most": keep.runs * PATIENCE,
+            "most": max(keep.runs * PATIENCE, LEAST_PATIENCE),
             "bytes": keep.total_bytes,
             "oldest": None if keep.days is None else _iso(moment - timedelta(days=keep.days)),
             "holds": _iso(moment - KEYS_HOLD),

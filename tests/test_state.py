@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_agent.errors import Conflict, InvalidInput, NewerVersion, NotFound
-from jupyter_agent.state import Claim, Keep, RunRow, RunState, State, new_run_id, now
+from jupyter_agent.state import LEAST_PATIENCE, Claim, Keep, RunRow, RunState, State, new_run_id, now
 
 FULL = RunRow(
     id="20250101-000000-000001-aa",
@@ -161,10 +161,17 @@ async def test_the_oldest_ended_rows_expire_but_not_those_that_owe(state: State)
     for number in range(12):
         await state.insert(row(number, ended=number != 1, owes=number in (0, 5)))
     assert ids(await state.owed()) == [0, 5]
-    # 11 have ended; the newest two are kept; of those that owe a result the newest eight
-    assert ids(await state.expired(Keep(2))) == [0, 2, 3, 4, 6, 7, 8, 9]
+    assert ids(await state.expired(Keep(2))) == [2, 3, 4, 6, 7, 8, 9]
+    assert ids(await state.expired(Keep(0))) == [2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert ids(await state.expired(Keep(0, days=0, total_bytes=0))) == [2, 3, 4, 6, 7, 8, 9, 10, 11]
     await state.delete(["run-0000", "run-0002", "none"])
     assert ids((await state.runs(limit=3, cursor="run-0004"))[0]) == [3, 1]
+
+
+async def test_debts_are_not_kept_without_end(state: State) -> None:
+    await asyncio.gather(*(state.insert(row(number, owes=True)) for number in range(LEAST_PATIENCE + 2)))
+    assert ids(await state.expired(Keep(2))) == [0, 1]
+    assert ids(await state.expired(Keep(LEAST_PATIENCE))) == []
 
 
 def test_ids_sort_by_time_and_differ() -> None:

@@ -362,7 +362,7 @@ class Console:
         """Send a run's result; what is owed stands in its row until the server has taken it."""
         if row.reply:
             message = await asyncio.to_thread(result_message, row)
-            queue, correlation_id = row.reply["queue"], row.reply["correlation_id"]
+            queue, correlation_id = row.reply["queue"], row.reply["correlation_id"] or row.id  # as its output has it
             await self._post.send(queue, message, correlation_id=correlation_id, expiration_ms=RESULT_EXPIRATION_MS)
             await self._state.update(row.id, reply=None)
 
