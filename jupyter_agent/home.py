@@ -44,6 +44,9 @@ BAD_REQUEST = 400
 MAX_LINE = 1 << 16
 PIECE = 1 << 18
 
+ANSWER_S = 5.0
+"""For how long an agent that takes a connection is waited for."""
+
 RESTART_S = 0.3
 """Between two tries to start an agent while another one ends."""
 
@@ -419,12 +422,25 @@ def running_agent(home: Home) -> str | None:
     return path
 
 
+def answering_agent(home: Home) -> str | None:
+    """The same, of one that answers: the socket of one that is being killed takes connections for a moment longer."""
+    if path := running_agent(home):
+        try:
+            with Exchange(path, timeout_s=ANSWER_S) as exchange:
+                exchange.send("GET", "/api/v1/status", None)
+        except TimeoutError:
+            pass  # it is busy, but there
+        except (OSError, ValueError, IndexError):
+            return None
+    return path
+
+
 def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
     """The socket of this home's agent, which is started when none runs. Blocks: not for an event loop.
 
     Raises ``Unavailable`` with the agent's own last sentence when it does not come up.
     """
-    if path := running_agent(home):
+    if path := answering_agent(home):
         return path
     home.prepare()
     log = home.logs / "agent.log"
@@ -432,12 +448,12 @@ def ensure_agent(home: Home, spawn: Spawn, *, timeout_s: float = 60) -> str:
     agent = spawn(agent_command(home), os.environ, log)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if path := running_agent(home):
+        if path := answering_agent(home):
             return path
         ended = agent.poll()
         if ended == 0:  # another one runs: started in the same moment, or not yet at its end, so that ours is needed
             time.sleep(RESTART_S)
-            if running_agent(home) is None:
+            if answering_agent(home) is None:
                 agent = spawn(agent_command(home), os.environ, log)
         elif ended is not None:
             break

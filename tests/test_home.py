@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
@@ -11,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from jupyter_agent.errors import Conflict, InvalidInput, NewerVersion, Unavailable
-from jupyter_agent.home import AgentClient, Home, Lock, failure, read_json, running_agent, socket_path, write_private
+from jupyter_agent.home import (
+    AgentClient,
+    Home,
+    Lock,
+    answering_agent,
+    failure,
+    read_json,
+    running_agent,
+    socket_path,
+    write_private,
+)
 
 
 def test_a_home_is_made_private(tmp_path: Path) -> None:
@@ -114,6 +125,30 @@ def test_a_socket_path_fits(tmp_path: Path) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         AgentClient(str(tmp_path / "no.sock")).request("GET", "status")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"])
+def test_one_that_is_being_killed_is_no_agent(tmp_path: Path, answer: bytes) -> None:
+    """Its socket takes connections for a moment longer, and closes them without an answer."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    path = str(socket_path(home))
+    write_private(home.agent_file, json.dumps({"socket": path}))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def serve() -> None:
+            for _ in range(2):
+                connection = listening.accept()[0]
+                with connection:
+                    connection.sendall(answer) if connection.recv(1) else None
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert answering_agent(home) == (path if answer else None)
+        thread.join()
+        assert running_agent(home) == path
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"message": "No.", "reason": null}'])
