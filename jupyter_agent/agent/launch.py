@@ -31,7 +31,7 @@ from jupyter_agent.folders import copy_tree
 from jupyter_agent.home import Home, write_private
 from jupyter_agent.packages import Bounds, Manifest, Versions, entry_point, pack, package_root, unpack
 from jupyter_agent.runs import Limits, Prepared, PrepareFn, Run, Supervisor
-from jupyter_agent.state import RunRow, RunState, State, new_run_id
+from jupyter_agent.state import Claim, RunRow, RunState, State, new_run_id
 from jupyter_agent.waiting import to_its_end
 
 __all__ = ["Launcher", "RunRequest"]
@@ -97,8 +97,7 @@ class Launcher:
 
         With the key of an earlier request it is that one's run, which may be over.
         """
-        request.check()
-        claim = request.claim()
+        claim = await asyncio.to_thread(checked, request)  # parameters may be megabytes
         if claim is not None and (known := await self._supervisor.claimed(claim)) is not None:
             return known
         source = await self._find(request)
@@ -109,7 +108,7 @@ class Launcher:
             await runtimes.check_needs(asked, self._site.tools, package=source.name)
         limits = request.limits or self._limits
         return await self._supervisor.submit(
-            self._row(request, source),
+            await asyncio.to_thread(self._row, request, source),
             partial(self._prepare, request, source),
             limits=limits,
             request=request.stored(limits),
@@ -198,7 +197,7 @@ class Launcher:
         source = source or await self._find(request)
         files = await self._files(source, run, isolated=request.isolated)
         payload = run.folder / "payload.json"
-        await asyncio.to_thread(write_private, payload, json.dumps(dict(request.parameters)))
+        await asyncio.to_thread(lambda: write_private(payload, json.dumps(dict(request.parameters))))
         task = runtimes.Task(
             folder=files.folder,
             run_folder=run.folder,
@@ -274,7 +273,7 @@ class Launcher:
         granted = self._link.document.get("environment")
         if isinstance(granted, dict):
             variables.update(harmless({k: v for k, v in granted.items() if isinstance(v, str)}, variables))
-        variables.update(harmless(request.parameters, variables))
+        variables.update(await asyncio.to_thread(harmless, request.parameters, dict(variables)))
         variables["payloadfile"] = f"../{payload.name}" if cwd.parent == payload.parent else str(payload)
         if self._link.endpoint is not None:
             variables["apiurl"] = self._link.endpoint.url
@@ -288,6 +287,12 @@ class Launcher:
         if row.token in ("runas", "agent"):
             return await (await self._link.client()).mint_token()
         return ""
+
+
+def checked(request: RunRequest) -> Claim | None:
+    """What the request's key stands for. Raises ``InvalidInput`` for what cannot be asked for."""
+    request.check()
+    return request.claim()
 
 
 def copy_as_published(folder: Path, work: Path, *, bounds: Bounds) -> None:

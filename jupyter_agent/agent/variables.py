@@ -36,10 +36,10 @@ def harmless(values: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, s
     used = {name.upper() for name in taken}
     room = MAX_VARIABLES
     for name, value in values.items():
-        text = as_text(value)
         upper = name.upper()
         if not NAME.fullmatch(name) or upper in used or upper in RESERVED or upper.startswith(STEERING):
             continue
+        text = as_text(value)
         if "\0" in text or len(text) > MAX_VARIABLE or len(text) > room:
             continue
         room -= len(text)
