@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -271,11 +273,14 @@ async def test_the_agent_ends_while_output_is_sent_and_the_next_one_tells_the_re
         await soon(lambda: agent.request("GET", "runs")["runs"], "the run has come")
         run = agent.request("GET", "runs")["runs"][0]["id"]
         await soon(lambda: agent.request("GET", f"runs/{run}")["output_size"] > 4_000_000, "all is printed")
-        agent.request("POST", "shutdown", {})
-        pid, started = status["agent"]["pid"], status["agent"]["started"]
-        await soon(lambda: not processes.is_alive(pid, started), "the agent has ended")
-        assert running_agent(home) is None
-        assert not any(event.data.get("completed") for event in caller.received)
+        os.kill(status["hub"]["pid"], signal.SIGSTOP)  # nothing can be sent any more
+        try:
+            agent.request("POST", "shutdown", {})
+            pid, started = status["agent"]["pid"], status["agent"]["started"]
+            await soon(lambda: not processes.is_alive(pid, started), "the agent has ended")
+            assert running_agent(home) is None
+        finally:
+            os.kill(status["hub"]["pid"], signal.SIGCONT)
         await asyncio.to_thread(start_agent, home)
         end = await caller.until("runpackage", completed=True)
         assert end["success"] is False
