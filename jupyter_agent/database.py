@@ -106,7 +106,8 @@ class Database:
     ) -> None:
         loop, self._loop = self._loop, None
         if loop is not None:
-            await loop.run_in_executor(None, self._end)
+            # Shielded: what is cancelled before a thread has taken it is never done, and our threads would never end.
+            await asyncio.shield(loop.run_in_executor(None, self._end))
             self._tell_read()  # what was read last: nothing wakes the loop for it any more
 
     async def write(self, job: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> T:

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from jupyter_agent.database import Database
 from jupyter_agent.errors import NewerVersion, Unavailable
+from tests.conftest import until
 
 
 def first(connection: sqlite3.Connection) -> None:
@@ -277,3 +279,19 @@ async def test_kill_9_amid_concurrent_writes_loses_nothing_acknowledged(tmp_path
         rows = dict(await database.read(lambda c: c.execute("SELECT name, size FROM thing").fetchall()))
         assert await database.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()) == ("ok",)
     assert {name for name in acknowledged if rows.get(name) != 1} == set(), f"seed {seed}"
+
+
+async def test_its_threads_end_also_when_closing_is_cancelled(tmp_path: Path) -> None:
+    """Else the process that is interrupted in that moment never ends."""
+
+    async def used(path: Path) -> None:
+        async with Database(path, [first]) as database:
+            await database.read(lambda connection: connection.execute("SELECT 1").fetchall())
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # which reaches the next thing that is awaited: the end
+
+    for number in range(20):
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(used(tmp_path / f"cancelled-{number}.db"))
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("cancelled-")])
