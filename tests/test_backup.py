@@ -294,10 +294,11 @@ class TestRefused:
         for target, sentence in (
             (tmp_path / "no" / "x", "There is no folder"),
             (tmp_path, "is a folder"),
+            (Path("/dev/null"), "is a device"),
             (home.path / "x", "lies in the home"),
         ):
             with pytest.raises(InvalidInput, match=sentence):
-                backed_up(home, target)
+                backed_up(home, target, force=True)
         with pytest.raises(AgentError, match="nothing to back up"):
             backed_up(Home(tmp_path / "nobody"), tmp_path / "x")
         backed_up(home, tmp_path / "x")

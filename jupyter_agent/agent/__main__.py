@@ -27,26 +27,30 @@ def main(arguments: Sequence[str]) -> int:
     if name not in PROGRAMS:
         sys.stderr.write(f"jupyter-agent: there is no program {name!r}, but {', '.join(PROGRAMS)}.\n")
         return 2
-    program = importlib.import_module(f"jupyter_agent.agent.programs.{name}")
-    parser = argparse.ArgumentParser(prog=f"python -m jupyter_agent.agent {name}")
-    parser.add_argument("--home", help="the agent's home")
-    parser.add_argument("--json", action="store_true", help="end with one JSON document")
-    program.add_arguments(parser)
-    given = parser.parse_args(arguments[1:])
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # they are TextIOWrappers
-    voice = Voice(given.json)
+    voice = Voice("--json" in arguments)
     try:
-        return int(program.run(Home.find(given.home), given, voice))
+        return _done(name, arguments[1:], voice)
     except AgentError as error:
         return voice.fail(error)
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return voice.fail(Unavailable(f"{error.filename or given.home}: {error.strerror or error}."))
+        return voice.fail(Unavailable(f"{error.filename}: {error.strerror}." if error.filename else f"{error}."))
     except KeyboardInterrupt:
         voice.note("")
         return INTERRUPTED
+
+
+def _done(name: str, arguments: Sequence[str], voice: Voice) -> int:
+    program = importlib.import_module(f"jupyter_agent.agent.programs.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m jupyter_agent.agent {name}")
+    parser.add_argument("--home", help="the agent's home")
+    parser.add_argument("--json", action="store_true", help="end with one JSON document")
+    program.add_arguments(parser)
+    given = parser.parse_args(arguments)
+    return int(program.run(Home.find(given.home), given, voice))
 
 
 if __name__ == "__main__":

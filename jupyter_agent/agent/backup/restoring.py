@@ -82,7 +82,10 @@ def _restored(home: Home, place: Path, source: Path, *, stop: bool, say: Say, te
         except BaseException:
             _start_again(home, ran)
             raise
-    trouble = _start_again(home, ran)
+    try:
+        trouble = _start_again(home, ran)
+    except KeyboardInterrupt:  # what was done is told all the same
+        trouble = "its start was broken off."
     return Restored(place, backup, before, ran.agent, ran.hub, trouble)
 
 

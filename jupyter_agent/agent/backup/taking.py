@@ -105,6 +105,8 @@ def _check_target(home: Home, target: Path, *, force: bool) -> None:
         raise InvalidInput(f"There is no folder {target.parent} to write the backup to.")
     if target.is_dir():
         raise InvalidInput(f"{target} is a folder: name the file to be written.")
+    if target.exists() and not target.is_file():  # as root one would put a file in the place of a device
+        raise InvalidInput(f"{target} is a device, a pipe or a socket: name the file to be written.")
     if not force and (target.exists() or target.is_symlink()):
         raise Conflict(f"{target} is there already: name another file, or say --force.")
     if target.resolve().is_relative_to(home.path.resolve()):
