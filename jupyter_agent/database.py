@@ -235,8 +235,8 @@ class Database:
         going_on = True
         while going_on:
             batch, going_on = self._take()
-            outcomes = self._commit(connection, batch) if batch else []
-            self._deliver(outcomes)
+            self._deliver(self._commit(connection, batch) if batch else [])
+            del batch  # its jobs may hold much, and the next one may be long in coming
         connection.close()  # the last connection to close moves the log into the file: readers were closed before
 
     def _take(self) -> tuple[list[_Job], bool]:

@@ -25,7 +25,7 @@ def exit_code(row: RunRow) -> int:
 
 
 def ending(row: RunRow) -> dict[str, Any]:
-    """How a run ended, as ``runpackage`` tells it; a signal has the shell's exit code, 128 + n."""
+    """How a run ended, as ``runpackage`` tells it."""
     message: dict[str, Any] = {
         "command": "runpackage",
         "success": row.state is RunState.SUCCEEDED,

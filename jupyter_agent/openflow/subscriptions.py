@@ -136,6 +136,7 @@ class Subscription(Generic[E]):
                 log.warning("The handler of %s failed: %s", self.title, error)
             except Exception:
                 log.exception("The handler of %s failed", self.title)
+            del message  # it may be large, and the next one may be long in coming
 
     async def close(self) -> None:
         """End the subscription here, and on the server if it is connected."""
