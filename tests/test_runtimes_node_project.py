@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from jupyter_agent import processes, runtimes
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.runtimes import Task
-from jupyter_agent.runtimes.node_plan import planned
-from jupyter_agent.runtimes.node_project import DECIDING, Project, too_old
-from jupyter_agent.runtimes.node_start import started
-from jupyter_agent.runtimes.npm import Npm, explanation
+from jupyter_agent.runtimes.nodejs.npm import Npm, explanation
+from jupyter_agent.runtimes.nodejs.plan import planned
+from jupyter_agent.runtimes.nodejs.project import DECIDING, Project, too_old
+from jupyter_agent.runtimes.nodejs.start import started
 
 
 async def test_credentials_in_the_address_of_a_registry_stay_in_npms_environment(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_npms_words_are_made_a_sentence() -> None:
 def test_a_project_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text("{}")
     (tmp_path / "package-lock.json").write_text("<<<<<<< HEAD")
-    with pytest.raises(InvalidInput, match=r"^package-lock\.json is not readable as JSON"):
+    with pytest.raises(InvalidInput, match=r"/package-lock\.json is not readable as JSON"):
         Project.read(tmp_path)
 
 

@@ -165,7 +165,7 @@ class Manifest(BaseModel):
                 f'{folder} is not a package: add a package.json with "name", "version", "main" and '
                 '"openiap": {"language": …}.'
             )
-        return cls.parse(_json(file) if file else {}, file or folder / "package.json", document)
+        return cls.parse(json_object(file) if file else {}, file or folder / "package.json", document)
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], file: Path, document: Mapping[str, Any] | None = None) -> Self:
@@ -198,7 +198,8 @@ def _check_sizes(folder: Path) -> None:
             raise InvalidInput(f"{file} has {size} bytes, which is no manifest: mend it.")
 
 
-def _json(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """What a file of JSON holds. Raises ``InvalidInput`` unless it is an object."""
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
 from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document, no_needs
-from jupyter_agent.runtimes.node_spare import Spares
+from jupyter_agent.runtimes.nodejs import Spares
 from jupyter_agent.runtimes.notebook import recover
 from jupyter_agent.runtimes.table import certain_languages, languages, runtime_for, working_languages
 from jupyter_agent.runtimes.tools import Tool, Tools

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agent.environments import Environments
 from jupyter_agent.packages import Manifest, Preparations
 from jupyter_agent.runs import Prepared
-from jupyter_agent.runtimes.node_spare import Spares
 from jupyter_agent.runtimes.tools import Tool, Tools
+
+if TYPE_CHECKING:
+    from jupyter_agent.runtimes.nodejs import Spares  # which know what is here
 
 CHILD = (sys.executable, "-P")
 """Our interpreter, without the working folder on its path: a file of the package must not stand in for a module."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_agent.runtimes.node_project import (
+from jupyter_agent.runtimes.nodejs.project import (
     JAVASCRIPT,
     NOT_OURS,
     OWN_STEPS,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.errors import InvalidInput
-from jupyter_agent.packages.manifest import manifest_file
+from jupyter_agent.packages.manifest import json_object, manifest_file
 
 LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 """The first that is there counts, as for npm."""
@@ -69,7 +69,7 @@ class Project:
         """Raises ``InvalidInput`` for files that are not what npm takes."""
         lock = next((name for name in LOCKS if (folder / name).is_file()), None)
         file = manifest_file(folder)
-        fields = _object(file) if file else {}
+        fields = json_object(file) if file else {}
         for name in (*DECIDING[:4], "scripts"):
             if not isinstance(fields.get(name) or {}, dict):
                 raise InvalidInput(f'"{name}" in package.json should be an object: mend it.')
@@ -78,7 +78,7 @@ class Project:
             folder,
             fields,
             lock,
-            _object(folder / lock) if lock else {},
+            json_object(folder / lock) if lock else {},
             settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         )
 
@@ -214,13 +214,3 @@ def _nameless(lock: Mapping[str, Any]) -> dict[str, Any]:
         root = {name: value for name, value in packages[""].items() if name not in own}
         plain["packages"] = {**packages, "": root}
     return plain
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{file.name} is not readable as JSON ({error}): mend it.") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{file.name} should hold a JSON object: mend it.")
-    return value

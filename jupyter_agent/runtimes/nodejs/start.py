@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from jupyter_agent.processes import Command
 from jupyter_agent.runtimes.base import Task
-from jupyter_agent.runtimes.node_modules import MODULES
-from jupyter_agent.runtimes.node_plan import Plan
-from jupyter_agent.runtimes.node_project import SHELL, Project, words
+from jupyter_agent.runtimes.nodejs.modules import MODULES
+from jupyter_agent.runtimes.nodejs.plan import Plan
+from jupyter_agent.runtimes.nodejs.project import SHELL, Project, words
 
 SH = "/bin/sh"
 

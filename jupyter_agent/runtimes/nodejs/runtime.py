@@ -1,4 +1,4 @@
-"""Node.js: what a package needs is installed once, what has to be built is built once, then node itself is started.
+"""The runtime: from a package or a script to node's command, with what it needs installed.
 
 Programs are started without npm between them and us: npm takes a fifth of a second, and it hides how its program
 ended. What ``scripts.start`` says is followed all the same.
@@ -17,12 +17,12 @@ from jupyter_agent.errors import Failed, NotFound
 from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import Site, Task, Teller
-from jupyter_agent.runtimes.node_install import Installation
-from jupyter_agent.runtimes.node_modules import MODULES
-from jupyter_agent.runtimes.node_plan import planned
-from jupyter_agent.runtimes.node_project import TYPESCRIPT, Project, too_old
-from jupyter_agent.runtimes.node_spare import is_plain
-from jupyter_agent.runtimes.node_start import started
+from jupyter_agent.runtimes.nodejs.installation import Installation
+from jupyter_agent.runtimes.nodejs.modules import MODULES
+from jupyter_agent.runtimes.nodejs.plan import planned
+from jupyter_agent.runtimes.nodejs.project import TYPESCRIPT, Project, too_old
+from jupyter_agent.runtimes.nodejs.spares import is_plain
+from jupyter_agent.runtimes.nodejs.start import started
 from jupyter_agent.runtimes.tools import Tool
 
 NODE = Tool(("node", "nodejs"), "install Node.js")

@@ -19,12 +19,12 @@ from jupyter_agent.errors import Failed
 from jupyter_agent.folders import copy_tree
 from jupyter_agent.packages.preparations import Make
 from jupyter_agent.processes import Command
-from jupyter_agent.runtimes import node_modules
 from jupyter_agent.runtimes.base import Site, Task, Teller
 from jupyter_agent.runtimes.building import build
-from jupyter_agent.runtimes.node_plan import Plan
-from jupyter_agent.runtimes.node_project import DECIDING, NOT_OURS, SETTINGS, Project, hashed
-from jupyter_agent.runtimes.npm import Npm, builders_environment
+from jupyter_agent.runtimes.nodejs import modules
+from jupyter_agent.runtimes.nodejs.npm import Npm, builders_environment
+from jupyter_agent.runtimes.nodejs.plan import Plan
+from jupyter_agent.runtimes.nodejs.project import DECIDING, NOT_OURS, SETTINGS, Project, hashed
 from jupyter_agent.runtimes.sources import digest
 from jupyter_agent.runtimes.tools import Tool
 from jupyter_agent.waiting import to_its_end
@@ -59,12 +59,12 @@ class Installation:
         else:
             asked = project.decides_install(dev=plan.dev)
             folder = await self._made("npm", (asked,), partial(self._make_modules, project, plan))
-        await to_its_end(partial(node_modules.use, folder / ROOT, folder / MADE, work))
+        await to_its_end(partial(modules.use, folder / ROOT, folder / MADE, work))
 
     async def tsx(self) -> Path:
         """The folder of a tsx of ours."""
         folder = await self._made("tsx", (TSX,), self._make_tsx)
-        return folder / ROOT / node_modules.MODULES / "tsx"
+        return folder / ROOT / modules.MODULES / "tsx"
 
     async def _made(self, kind: str, parts: tuple[object, ...], make: Make) -> Path:
         registries = Npm("", builders_environment(os.environ)).registries()
@@ -102,13 +102,13 @@ class Installation:
         broken_off = threading.Event()
         copy = partial(copy_tree, self.task.folder, root, without=folder, broken_off=broken_off)
         await to_its_end(copy, broken_off.set)
-        before = await to_its_end(partial(node_modules.files_in, root))
+        before = await to_its_end(partial(modules.files_in, root))
         if plan.install:
             await self._install_whole(npm, project, plan, root)
         for step in plan.build:
             self.run.note(f"Building the package ({step})")
             await self._build(npm, step, root)
-        await to_its_end(partial(node_modules.write_made, root, before, folder / MADE))
+        await to_its_end(partial(modules.write_made, root, before, folder / MADE))
 
     async def _install_whole(self, npm: Npm, project: Project, plan: Plan, root: Path) -> None:
         """Install, without the scripts that are for who makes the package."""
@@ -123,7 +123,7 @@ class Installation:
         if step != "tsc":
             await npm.run("run", step, root=root, run=self.run, tag=self.task.tag)
             return
-        compiler = root / node_modules.MODULES / ".bin" / "tsc"
+        compiler = root / modules.MODULES / ".bin" / "tsc"
         if not await asyncio.to_thread(compiler.exists):
             raise Failed("The package has a tsconfig.json, but neither a script `build` nor typescript to build it by.")
         command = Command((str(compiler), "-p", "."), root, npm.environ)
@@ -143,6 +143,6 @@ def _write_asked(project: Project, root: Path) -> None:
 def _modules_alone(root: Path, record: Path) -> None:
     """Leave the modules alone: one that looks for its package's folder is to find that of the run."""
     for path in root.iterdir():
-        if path.name != node_modules.MODULES:
+        if path.name != modules.MODULES:
             path.unlink()
-    node_modules.write_made(root, {}, record)
+    modules.write_made(root, {}, record)

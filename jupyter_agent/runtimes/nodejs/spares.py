@@ -2,6 +2,7 @@
 
 It is used once. What node reads of its environment before its program begins has to be the same as the run's;
 otherwise, and where none is ready, a node is started as ever. The runs before it say whether one is worth keeping.
+What a program could tell it by: ``performance.now`` counts from node's own start, and ``ps`` shows its command line.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from jupyter_agent.processes.environment import TAG
 
 log = logging.getLogger(__name__)
 
-PROGRAM = Path(__file__).with_name("node_spare.cjs")
+PROGRAM = Path(__file__).with_name("spare.cjs")
 
-READ_AT_START = re.compile(r"LANG|LC_|TZ$|NODE_|SSL_|OPENSSL|LD_|DYLD_|UV_|ICU_|MALLOC_|GLIBC_|(NO|FORCE)_COLOR$")
+READ_AT_START = re.compile(
+    r"LANG|LC_|TZ$|NODE_|(?i:HTTPS?_PROXY|NO_PROXY)$|SSL_|OPENSSL|LD_|DYLD_|UV_|ICU_|MALLOC_|GLIBC_|(NO|FORCE)_COLOR$"
+)
 """Variables that node, its libraries or the loader have read before a program begins."""
 
 PAUSE_S = 0.1
