@@ -119,7 +119,14 @@ class TestPlaces:
         assert "newer version" in found(places, case(made), "home", "problem").message
         (made.path / "version").write_text("1\n")
         made.state_file.write_bytes(b"SQLite format 3\0" + os.urandom(8000))
-        assert "state.db is damaged" in found(places, case(made), "databases", "problem").message
+        told = found(places, case(made), "databases", "problem").message
+        assert "state.db is damaged" in told
+        assert "\n" not in told
+
+    def test_an_identity_that_is_broken(self, made: Home) -> None:
+        """The agent does not start with it."""
+        (made.path / "identity.json").write_text("[]")
+        assert "rm " in found(places, case(made), "identity", "problem").todo
 
     def test_a_home_that_is_a_file_or_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -449,6 +456,12 @@ class TestOpenFlow:
         for text, words in (('{"apiurl": "ws://x"}', "no jwt"), ("{", "not readable as JSON"), ("{}", "apiurl")):
             made.config_file.write_text(text)
             assert words in found(openflow, case(made), "openflow", "problem").message
+        assert "unset apiurl" in found(openflow, case(made, apiurl="nonsense"), "openflow", "problem").todo
+
+    def test_authorities_that_are_not_there(self, made: Home) -> None:
+        """Python says nothing of such a variable, and trusts nobody."""
+        told = found(openflow, case(made, SSL_CERT_FILE="/nonexistent/ca.pem"), "certificates", "problem")
+        assert "SSL_CERT_FILE is /nonexistent/ca.pem" in told.message
 
     def test_one_that_is_not_there(self, made: Home) -> None:
         self.configure(made, "ws://127.0.0.1:9", "token")

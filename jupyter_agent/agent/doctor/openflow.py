@@ -41,12 +41,13 @@ async def look(case: Case) -> list[Finding]:
         await asyncio.to_thread(trust, ca_file)
     except AgentError as error:
         return [problem("settings", str(error), "Correct it there.")]
-    found = [ok("settings", "They can be read.")]
+    found = [ok("settings", "They can be read."), *_authorities(case)]
+    winning = variable_that_wins(case.environ)
     try:
         endpoint = configured(case.home, case.environ)
     except AgentError as error:
-        return [*found, problem("openflow", str(error), f"{LOGIN} URL")]
-    winning = variable_that_wins(case.environ)
+        todo = f"Correct the variable, or: unset {winning} jwt" if winning else f"{LOGIN} URL"
+        return [*found, problem("openflow", str(error), todo)]
     if winning and case.home.config_file.exists():
         found.append(
             warning("openflow", f"The variable {winning} comes before {case.home.config_file}.", f"unset {winning} jwt")
@@ -54,6 +55,16 @@ async def look(case: Case) -> list[Finding]:
     if endpoint is None:
         return [*found, ok("openflow", "None is configured: the embedded hub is used.")]
     return [*found, *await _configured(endpoint, ca_file)]
+
+
+def _authorities(case: Case) -> list[Finding]:
+    """Variables that name what is not there: no certificate at all is trusted then, and nobody says why."""
+    named = [(name, case.environ.get(name)) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+    return [
+        problem("certificates", f"{name} is {place}, which is not there.", f"Correct {name}, or unset it.")
+        for name, place in named
+        if place and not Path(place).exists()
+    ]
 
 
 async def _configured(endpoint: Endpoint, ca_file: Path | None) -> list[Finding]:

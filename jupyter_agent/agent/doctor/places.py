@@ -13,12 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from jupyter_agent.agent.backup.swapping import left_behind
 from jupyter_agent.agent.doctor.findings import Case, Finding, ok, problem, warning
 from jupyter_agent.agent.mounts import network_file_system
 from jupyter_agent.errors import AgentError
-from jupyter_agent.home import SOCKET_PATH_LIMIT
+from jupyter_agent.home import SOCKET_PATH_LIMIT, read_json
 
 LITTLE_BYTES, LEAST_BYTES = 2 << 30, 200 << 20
 LITTLE_INODES, LEAST_INODES = 20_000, 1_000
@@ -43,6 +44,7 @@ def _look(case: Case) -> Iterator[Finding]:
     if home.exists():
         yield from _home(home)
         yield _version(case)
+        yield from _identity(home)
         yield from _stores(home)
     else:
         yield _place(home)
@@ -80,12 +82,14 @@ def _home(home: Path) -> Iterator[Finding]:
         yield problem("home", f"{home} is no folder.", "Remove it, or name another with JUPYTER_AGENT_HOME.")
         return
     if found.st_uid != os.geteuid():
-        yield problem("owner", f"{home} belongs to another user (uid {found.st_uid}).", f"chown -R $USER {home}")
+        yield problem(
+            "owner", f"{home} belongs to another user (uid {found.st_uid}).", f"chown -R $USER {quote(str(home))}"
+        )
     wrong = [path for path in (home, *(home / name for name in SECRETS)) if _is_open(path)]
     for path in wrong:
         mode = stat.S_IMODE(path.stat().st_mode)
         wanted = "700" if path == home else "600"
-        yield problem("permissions", f"Others may use {path} (mode {mode:04o}).", f"chmod {wanted} {path}")
+        yield problem("permissions", f"Others may use {path} (mode {mode:04o}).", f"chmod {wanted} {quote(str(path))}")
     if not wrong:
         yield ok("permissions", f"{home} and the tokens in it are yours alone.")
     yield _writable(home)
@@ -119,6 +123,15 @@ def _version(case: Case) -> Finding:
     return ok("home", f"{case.home.path} is of this version.")
 
 
+def _identity(home: Path) -> Iterator[Finding]:
+    file = home / "identity.json"
+    try:
+        read_json(file)
+    except AgentError as error:
+        todo = f"Bring it back from a backup, or: rm {quote(str(file))} (the agent gets another name and queue then)"
+        yield problem("identity", str(error), todo)
+
+
 def _stores(home: Path) -> Iterator[Finding]:
     for name in STORES:
         if (home / name).exists():
@@ -126,7 +139,7 @@ def _stores(home: Path) -> Iterator[Finding]:
             if said != "ok":
                 yield problem(
                     "databases",
-                    f"{home / name} is damaged ({said}).",
+                    f"{home / name} is damaged ({' '.join(said.split())}).",
                     "Bring it back with `jupyter-agent restore`, or move it away to begin anew.",
                 )
             else:
