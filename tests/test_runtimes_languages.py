@@ -731,11 +731,15 @@ STEERING = (
     *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "MAVEN_OPTS", "GRADLE_OPTS"),
     *("PHPRC", "PHP_INI_SCAN_DIR", "COMPOSER_HOME", "PSModulePath", "POWERSHELL_UPDATECHECK"),
     *("DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER", "NUGET_PACKAGES", "MSBuildSDKsPath"),
+    *("SHELLOPTS", "APP_ROOT_PATH", "GEM_HOME", "BUNDLE_GEMFILE", "LUA_INIT", "JULIA_LOAD_PATH", "QT_PLUGIN_PATH"),
 )
 
 
 def test_no_payload_steers_a_tool() -> None:
-    assert harmless({**dict.fromkeys(STEERING, "x"), "RUST_LOG": "debug"}, {}) == {"RUST_LOG": "debug"}
+    assert harmless({**dict.fromkeys(STEERING, "x"), "RUST_LOG": "debug", "bundle_id": "7"}, {}) == {
+        "RUST_LOG": "debug",
+        "bundle_id": "7",
+    }
 
 
 # -- What is announced, and what is refused

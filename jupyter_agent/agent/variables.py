@@ -19,7 +19,9 @@ STEERING = (
     "LC_", "LANG", "MALLOC_", "GCONV_", "GLIBC_", "PHP", "PSMODULEPATH", "XDG_", "BASH", "OPENSSL_", "REQUESTS_CA",
     "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSLKEYLOGFILE", "LOCPATH", "HOSTALIASES", "R_HOME",
     "R_LIBS", "R_PROFILE", "R_ENVIRON", "CARGO_", "RUSTUP_", "RUSTC", "RUSTFLAGS", "COMPOSER_", "MAVEN_", "GRADLE_",
-    "NUGET_", "MSBUILD", "POWERSHELL_",
+    "NUGET_", "MSBUILD", "POWERSHELL_", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE", "BUNDLE_PATH", "DENO_", "LUA_PATH",
+    "LUA_CPATH", "LUA_INIT", "JULIA_LOAD", "JULIA_DEPOT", "JULIA_PROJECT", "MONO_PATH", "QT_PLUGIN", "QT_QPA",
+    "GTK_MODULES", "GTK_PATH", "GIO_MODULE", "TSX_TSCONFIG", "APP_ROOT_PATH", "SHELLOPTS",
 )  # fmt: skip
 """Prefixes, upper case, of variables that steer a loader, an interpreter or where secrets are sent."""
 
@@ -38,6 +40,8 @@ def harmless(values: Mapping[str, Any], taken: Mapping[str, str]) -> dict[str, s
     for name, value in values.items():
         upper = name.upper()
         if not NAME.fullmatch(name) or upper in used or upper in RESERVED or upper.startswith(STEERING):
+            continue
+        if isinstance(value, dict | list) and 2 * len(value) > MAX_VARIABLE:  # as JSON it is longer than that
             continue
         text = as_text(value)
         if "\0" in text or len(text) > MAX_VARIABLE or len(text) > room:

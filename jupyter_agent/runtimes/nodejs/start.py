@@ -20,7 +20,7 @@ ROOT = "APP_ROOT_PATH"
 def started(project: Project, plan: Plan, task: Task, node: str, loader: tuple[str, ...]) -> Command:
     """Node on the package's file, or its scripts; their programs may lie in ``node_modules/.bin``."""
     path = f"{task.folder / MODULES / '.bin'}{os.pathsep}{task.env.get('PATH') or os.defpath}"
-    environ = {ROOT: str(task.folder), **task.env, "PATH": path}
+    environ = {**task.env, ROOT: str(task.folder), "PATH": path}
     if not plan.start:
         return Command((node, *loader, str(task.entry)), task.folder, environ)
     texts = [project.scripts[name] for name in plan.start]
