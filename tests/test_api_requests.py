@@ -34,6 +34,7 @@ def answer(agent: AgentClient, method: str, path: str, body: bytes = b"", *heade
         connection.sendall("\r\n".join(lines).encode("latin-1") + body)
         data = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     head, _, rest = data.partition(b"\r\n\r\n")
+    assert b"\r\nContent-Type: application/json\r\n" in head + b"\r\n"  # as HTML, a name that comes back is a script
     return int(head.split()[1]), json.loads(rest)
 
 

@@ -339,6 +339,11 @@ class TestForwarding:
             assert client.get("runs", params={"limit": 1}).json()["runs"][0]["id"] == run.json()["id"]
             missing = client.get("runs/none")
             assert (missing.status_code, missing.json()["reason"]) == (404, "NotFound")
+            for path in ("runs/<script>", "agents/<script>", "nothing/<script>"):
+                refused = client.get(path)
+                assert (refused.status_code, refused.headers["Content-Type"].partition(";")[0]) == (
+                    404, "application/json",
+                ), path  # fmt: skip
 
     def test_keys_deletions_and_other_agents_pass(self, shared: tuple[Jupyter, Home], package: Path) -> None:
         server, home = shared

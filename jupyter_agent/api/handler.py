@@ -118,6 +118,9 @@ class Handler(web.RequestHandler):
         if isinstance(error, AgentError):
             status_code = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
         self.set_status(status_code)
+        self.set_header(
+            "Content-Type", "application/json"
+        )  # tornado has cleared it: as HTML a name in it could be a script
         message = sentence(error) if error and not isinstance(error, web.HTTPError) else self._refusal(status_code)
         self.finish(json.dumps({"message": message, "reason": type(error).__name__ if error else ""}))
 
