@@ -81,6 +81,9 @@ class TestByPassword:
         assert status["openflow"]["embedded"]
         assert status["connected"]
         assert own.startswith("ws://127.0.0.1")
+        none_needed = cli("login", own, home=home)
+        assert none_needed.returncode == 1
+        assert "embedded hub of this home itself" in none_needed.stderr
 
     def test_on_a_terminal_the_password_is_asked_for_and_not_shown(self, openflow: Hub, home: Home) -> None:
         terminal = Terminal(home, "login", openflow.url, "--username", "ann")
@@ -112,13 +115,6 @@ class TestByPassword:
         assert json.loads(refused.stdout)["reason"] == "SignInFailed"
         assert "refused user 'ann'" in refused.stderr
         assert not home.config_file.exists()
-
-    def test_its_own_hub_is_no_other_openflow(self, home: Home) -> None:
-        start_agent(home)
-        url = (read_json(home.hub / "hub.json") or {})["apiurl"]
-        done = cli("login", url, home=home)
-        assert done.returncode == 1
-        assert "embedded hub of this home itself" in done.stderr
 
     def test_variables_that_win_are_named(self, openflow: Hub, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("apiurl", "ws://127.0.0.1:9")

@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_agent import __version__
 from jupyter_agent.agent import hub_keeper
 from jupyter_agent.agent.endpoint import Endpoint, Identity, configured, embedded
+from jupyter_agent.agent.switching import CONFIGURATION_S
 from jupyter_agent.errors import AgentError, InvalidInput, SignInFailed, Unavailable
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Client, Queue, QueueEvent, User, WatchEvent
@@ -27,9 +28,6 @@ REQUESTS_PER_S = 28
 
 REREGISTER_S = 1.0
 """The agent's own document is registered again at most this often."""
-
-CONFIGURATION_S = 2.0
-"""Between two looks at whether another OpenFlow, or another token for it, was configured."""
 
 OWN_FIELDS = ("slug", "runas", "environment", "_acl", "name")
 """What a change of our own document must touch to matter; all else is the echo of our registration."""

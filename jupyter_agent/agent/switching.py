@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from jupyter_agent.agent.link import CONFIGURATION_S
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import AgentClient, Home, running_agent
+
+CONFIGURATION_S = 2.0
+"""Between two looks of an agent at whether another OpenFlow, or another token for it, was configured."""
 
 SETTLED_S = 40
 TRYING_S = 15
