@@ -1,9 +1,14 @@
-"""The mark that no process of a run can lose: a resource limit that limits nothing.
+"""The mark that a process of a run does not lose by accident: a resource limit that limits nothing.
 
 Every process inherits the limits of the one that started it, over ``fork`` and ``exec``, whatever it does to its
 environment, session or parents, and any process of the same user may read them. ``RLIMIT_RTTIME`` (how long a
 real-time process may go on without a pause, in microseconds) is unlimited as a rule; the mark sets it to some 73,000
 years and more, a number made of the run's tag. Linux only: elsewhere the environment has to do.
+
+What sets this limit itself (servers of sound do) or becomes another user is found by environment, session and parents
+only, as is everything where a sandbox refuses the call or the agent was started with such a limit. What a daemon is
+asked to do (docker, systemd-run, cron) is no child of the run and goes on. An agent that a run starts marks its own
+runs anew: they end with that agent, as its reaper sees to.
 """
 
 from __future__ import annotations
