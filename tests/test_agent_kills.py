@@ -19,7 +19,7 @@ from tests.conftest import make_package, pid_in, start_agent, until
 from tests.openflow_peers import Hub
 
 SEED = int(os.environ.get("JUPYTER_AGENT_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
-LATEST_S = 0.8
+LATEST_S = 0.5
 RETRIES = 2
 CHILD = """
 import json, os, subprocess, sys, time

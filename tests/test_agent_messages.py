@@ -69,14 +69,22 @@ async def exchange(house: House, messages: list[tuple[Any, bool]]) -> None:
         await client.connected()
         for number, (data, unsigned) in enumerate(messages):
             await caller.send(house.queue, data, correlation_id=f"message {number}", strip_token=unsigned)
-        for text in NO_JSON:
-            await ask(client, pb.QueueMessageRequest(queuename=house.queue, data=text, replyto=caller.queue))
         assert (await house.ask(caller, {"command": "portclose"}))["success"] is False
         due = {f"message {n}" for n, (data, unsigned) in enumerate(messages) if is_answered(data, unsigned=unsigned)}
         await until(lambda: due <= {event.correlation_id for event in caller.received}, "all answers")
         answers = {event.correlation_id: event for event in caller.received}
         for number, (data, unsigned) in enumerate(messages):
             check(data, answers.get(f"message {number}"), unsigned=unsigned)
+    assert house.runs() == []
+    assert house.agent.request("GET", "status")["connected"] is True
+
+
+async def test_what_is_no_json_starts_nothing_and_ends_nothing(house: House) -> None:
+    async with house.hub.client() as client, house.caller(client) as caller:
+        await client.connected()
+        for text in NO_JSON:
+            await ask(client, pb.QueueMessageRequest(queuename=house.queue, data=text, replyto=caller.queue))
+        assert (await house.ask(caller, {"command": "portclose"}))["success"] is False
     assert house.runs() == []
     assert house.agent.request("GET", "status")["connected"] is True
 
