@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.following import state_text
+from jupyter_agent.cli.following import see_cancelled
 from jupyter_agent.cli.text import local_time, plain, size
-from jupyter_agent.errors import Conflict, InvalidInput, NotFound
+from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
 
 LEAST = 4
@@ -127,15 +126,4 @@ def cancel(context: Context, given: argparse.Namespace) -> int:
     """Cancel a run of another agent and wait until it has ended."""
     agent = context.agent()
     run = find(agent, given.agent, given.id)
-    if run["ended"]:
-        raise Conflict(f"Run {run['id']} has ended already: {run['state'].replace('_', ' ')}.")
-    path = f"{base(given.agent)}/{segment(run['id'])}"
-    context.console.bar(f"cancelling {plain(run['package'])}")
-    run = agent.request("POST", f"{path}/cancel", timeout_s=None)
-    for line in agent.lines(f"{path}/stream?offset={sys.maxsize}"):
-        run = line.get("run", run)
-    context.console.clear()
-    if context.console.json:
-        context.console.document(run)
-    context.console.line(f"{state_text(context.console, run)}: {plain(run['package'])} (run {run['id']})")
-    return 0 if run["state"] == "cancelled" else 1
+    return see_cancelled(context, agent, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from jupyter_agent.cli.console import Console
 from jupyter_agent.cli.context import Context, segment
 from jupyter_agent.cli.text import plain, size, took
-from jupyter_agent.errors import NotFound, Unavailable
+from jupyter_agent.errors import Conflict, NotFound, Unavailable
 from jupyter_agent.home import AgentClient, Home, RequestFailed
 
 ENDED = ("succeeded", "failed", "timed_out", "cancelled", "killed", "kernel_died", "lost")
@@ -147,6 +148,22 @@ class Following:
         elif text != self._told:
             self._console.note(f"{plain(self.run['package'])}: {text}")
         self._told = text
+
+
+def see_cancelled(context: Context, agent: AgentClient, run: dict[str, Any]) -> int:
+    """Cancel a run, here or on another agent, and wait for its end; the exit code. Raises ``Conflict`` after it."""
+    if run["ended"]:
+        raise Conflict(f"Run {run['id']} has ended already: {run['state'].replace('_', ' ')}.")
+    path, console = path_of(run), context.console
+    console.bar(f"cancelling {plain(run['package'])}")
+    run = agent.request("POST", f"{path}/cancel", timeout_s=None)
+    for line in agent.lines(f"{path}/stream?offset={sys.maxsize}"):
+        run = line.get("run", run)
+    console.clear()
+    if console.json:
+        console.document(run)
+    console.line(f"{state_text(console, run)}: {plain(run['package'])} (run {run['id']})")
+    return 0 if run["state"] == "cancelled" else 1
 
 
 def path_of(run: dict[str, Any]) -> str:

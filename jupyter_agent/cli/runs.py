@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from jupyter_agent.cli import agents
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.following import Following, file_of, path_of, run_folder, state_colour, state_text
+from jupyter_agent.cli.following import Following, file_of, path_of, run_folder, see_cancelled, state_colour, state_text
 from jupyter_agent.cli.text import local_time, plain, short_time, size, took
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
 from jupyter_agent.home import AgentClient, RequestFailed
@@ -184,17 +184,7 @@ def cancel(context: Context, given: argparse.Namespace) -> int:
         return agents.cancel(context, given)
     agent = context.agent()
     run = find(agent, given.id)
-    if run["ended"]:
-        raise Conflict(f"Run {run['id']} has ended already: {run['state'].replace('_', ' ')}.")
-    context.console.bar(f"cancelling {plain(run['package'])}")
-    agent.request("POST", f"runs/{run['id']}/cancel", timeout_s=None)
-    for line in agent.lines(f"runs/{run['id']}/stream?offset={sys.maxsize}"):
-        run = line.get("run", run)
-    context.console.clear()
-    if context.console.json:
-        context.console.document(run)
-    context.console.line(f"{state_text(context.console, run)}: {plain(run['package'])} (run {run['id']})")
-    return 0 if run["state"] == "cancelled" else 1
+    return see_cancelled(context, agent, run)
 
 
 def artifacts(context: Context, given: argparse.Namespace) -> int:
