@@ -162,6 +162,16 @@ def test_the_document_fills_what_an_archive_does_not_say(tmp_path: Path) -> None
     assert entry_point(tmp_path, manifest) == tmp_path / "run.py"
 
 
+def test_faults_that_concern_publishing_alone_hinder_no_run(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("")
+    faulty = {"name": "My Package!", "version": 1, "description": 3, "files": "x", "main": "main.py"}
+    (tmp_path / "package.json").write_text(json.dumps(faulty))
+    document = {"name": "My Package!", "version": "first try", "description": None, "language": "python"}
+    assert Manifest.read(tmp_path, document).name == "My-Package"
+    with pytest.raises(InvalidInput, match='"name" is "My Package!"'):
+        Manifest.read(tmp_path)
+
+
 # Packing
 
 

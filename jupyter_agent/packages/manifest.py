@@ -23,6 +23,9 @@ FILES = ("package.openiap.json", "package.json")
 LONGEST_BYTES = 1 << 20
 """The manifest is read into the agent's memory as a whole."""
 
+FOR_PUBLISHING = ("name", "version", "description", "author", "files")
+"""Fields that count no more once a package has its document: a fault in them hinders no run."""
+
 HINTS = {
     "name": 'give it a name like "my-package" or "@me/my-package"',
     "version": 'give it a version like "1.0.0"',
@@ -43,6 +46,8 @@ TRUTH_HINT = "give it true or false"
 
 NAME = r"^(@[A-Za-z0-9~_-][A-Za-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*$"
 """npm's names, also with capitals; an archive's file name is made of it."""
+
+LONGEST_NAME = 214
 
 
 def _author(value: object) -> object:
@@ -100,7 +105,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(max_length=214, pattern=NAME)
+    name: str = Field(max_length=LONGEST_NAME, pattern=NAME)
     version: str = Field(max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")
     description: str = ""
     author: Annotated[str, BeforeValidator(_author)] = ""
@@ -154,9 +159,9 @@ class Manifest(BaseModel):
     def read(cls, folder: Path, document: Mapping[str, Any] | None = None) -> Self:
         """The manifest of the package in ``folder``.
 
-        ``document`` is the package's document in ``agents``: what it says counts where the file is silent, also where
-        there is no file at all (archives that were not made by npm). Raises ``InvalidInput`` with one sentence a
-        fault.
+        ``document`` is the package's document in ``agents``: it names the package, and what it says counts where the
+        file is silent, also where there is no file at all (archives that were not made by npm). Raises
+        ``InvalidInput`` with one sentence a fault.
         """
         file = manifest_file(folder)
         _check_sizes(folder)
@@ -170,6 +175,8 @@ class Manifest(BaseModel):
     @classmethod
     def parse(cls, fields: Mapping[str, Any], file: Path, document: Mapping[str, Any] | None = None) -> Self:
         """The manifest made of the file's fields; ``file`` is named in the faults and its folder is looked into."""
+        if document:
+            fields = {key: value for key, value in fields.items() if key not in FOR_PUBLISHING}
         known = _merged(_from_document(document or {}), fields)
         section = known["openiap"]
         if isinstance(section, dict) and not section.get("language"):
@@ -222,9 +229,9 @@ def _from_document(document: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     named = str(document.get("id") or document.get("name") or "")
     name = named if re.fullmatch(NAME, named) else re.sub(r"[^A-Za-z0-9]+", "-", named).strip("-") or "package"
-    known = {key: document[key] for key in ("version", "description", "author", "main") if document.get(key)}
+    known = {"main": document["main"]} if document.get("main") else {}
     section = {key: document[key] for key in Section.model_fields if document.get(key) is not None}
-    return {"name": name, "version": "0.0.0", **known, "openiap": section}
+    return {"name": name[:LONGEST_NAME], "version": "0.0.0", **known, "openiap": section}
 
 
 def _sentence(file: Path, fault: Mapping[str, Any]) -> str:
