@@ -137,3 +137,19 @@ def test_a_package_published_again_while_its_run_waits(
     assert run["state"] == "succeeded", run["error"]
     assert printed(agent, run["id"]) == "second\n"
     assert [path.name for path in home.packages.iterdir() if path.is_dir()] == [newest["fileid"]]
+
+
+STEERING = (
+    *("BASH_ENV", "CARGO_HOME", "CARGO_BUILD_RUSTC_WRAPPER", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"),
+    *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "MAVEN_OPTS", "GRADLE_OPTS"),
+    *("PHPRC", "PHP_INI_SCAN_DIR", "COMPOSER_HOME", "PSModulePath", "POWERSHELL_UPDATECHECK"),
+    *("DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER", "NUGET_PACKAGES", "MSBuildSDKsPath"),
+    *("SHELLOPTS", "APP_ROOT_PATH", "GEM_HOME", "BUNDLE_GEMFILE", "LUA_INIT", "JULIA_LOAD_PATH", "QT_PLUGIN_PATH"),
+)
+
+
+def test_no_payload_steers_a_tool() -> None:
+    assert harmless({**dict.fromkeys(STEERING, "x"), "RUST_LOG": "debug", "bundle_id": "7"}, {}) == {
+        "RUST_LOG": "debug",
+        "bundle_id": "7",
+    }

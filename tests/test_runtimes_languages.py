@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -11,13 +10,9 @@ import os
 import shutil
 import signal
 import stat
-import struct
-import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +21,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_agent import processes, runtimes
-from jupyter_agent.agent.launch import files_of_package
-from jupyter_agent.agent.variables import harmless
+from jupyter_agent import runtimes
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
 from jupyter_agent.packages import Preparations, platform_name
-from jupyter_agent.runs import Limits, OutputLog, Run, Supervisor
-from jupyter_agent.runtimes import Site, Task, Tools, runtime_for
+from jupyter_agent.runs import Supervisor
+from jupyter_agent.runtimes import Site, Tools, runtime_for
 from jupyter_agent.runtimes.binaries import check_program, first_line
 from jupyter_agent.runtimes.java import source_root
 from jupyter_agent.runtimes.rust import Binary, choose, options_of
 from jupyter_agent.runtimes.sources import digest
-from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
+from jupyter_agent.state import RunRow, RunState, State
 from tests.conftest import make_package
+from tests.runtime_peers import Recorder, Runner, compiled, elf, jar, tool, until
 
 PACKAGES = Path(__file__).parent / "packages"
 AWKWARD = 'it\'s a "wörk" $HOME `folder`'
@@ -67,36 +61,6 @@ def site(home: Path, preparations: Preparations) -> Site:
     return Site(Environments(home / "environments"), preparations)
 
 
-class Runner:
-    """Runs packages as the agent does: in a copy in the run's own folder."""
-
-    def __init__(self, supervisor: Supervisor, site: Site) -> None:
-        self.supervisor = supervisor
-        self.site = site
-
-    async def start(self, package: Path, parameters: dict[str, Any] | None = None, **fields: Any) -> Run:
-        row = RunRow(id=new_run_id(), state=RunState.QUEUED, created=now(), package=package.name)
-
-        async def prepare(run: Run) -> Any:
-            work = run.folder / "work"
-            await asyncio.to_thread(partial(shutil.copytree, package, work, symlinks=True))
-            payload = run.folder / "payload.json"
-            await asyncio.to_thread(payload.write_text, json.dumps(parameters or {}, ensure_ascii=False), "utf-8")
-            files = await asyncio.to_thread(files_of_package, work, None)
-            env = {**processes.inherited_environment(), "payloadfile": "../payload.json"}
-            task = Task(work, run.folder, files.entry, {}, env, run.row.id, manifest=files.manifest, **fields)
-            return (await runtime_for(files.language).prepare(task, self.site, run)).with_workdir(work)
-
-        return await self.supervisor.submit(row, prepare, limits=Limits(grace_s=8))
-
-    async def run(self, package: Path, parameters: dict[str, Any] | None = None, **fields: Any) -> RunRow:
-        return await (await self.start(package, parameters, **fields)).wait()
-
-    def output(self, row: RunRow, stream: str = "stdout") -> str:
-        log = OutputLog(Path(row.folder) / "output").read(0, 1 << 24).chunks
-        return "".join(chunk["text"] for chunk in log if chunk["stream"] == stream)
-
-
 @pytest.fixture
 async def runner(home: Path, site: Site) -> AsyncIterator[Runner]:
     folder = Path(tempfile.mkdtemp(dir=home))
@@ -104,37 +68,6 @@ async def runner(home: Path, site: Site) -> AsyncIterator[Runner]:
         supervisor = Supervisor(state=state, folder=folder / "runs", max_runs=2, keep_runs=10, recover=runtimes.recover)
         async with supervisor:
             yield Runner(supervisor, site)
-
-
-class Recorder:
-    """Executables that write down how they are started, on a PATH of their own in front of the real one."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self._log = folder / "log.jsonl"
-        folder.mkdir()
-        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    def add(self, name: str, then: str = "") -> Path:
-        """``then`` is Python that runs afterwards; ``argv`` and ``Path`` are there."""
-        program = self.folder / name
-        program.write_text(
-            f"#!{sys.executable}\n"
-            "import json, os, sys\nfrom pathlib import Path\nargv = sys.argv\n"
-            f"with open({str(self._log)!r}, 'a') as log:\n"
-            "    log.write(json.dumps({'argv': argv, 'env': dict(os.environ), 'cwd': os.getcwd()}) + '\\n')\n"
-            f"{then}\n"
-        )
-        program.chmod(0o755)
-        return program
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
-
-    def argv(self, call: int) -> list[str]:
-        words: list[str] = self.calls[call]["argv"]
-        return [Path(words[0]).name, *words[1:]]
 
 
 @pytest.fixture
@@ -147,18 +80,6 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A PATH with no program at all."""
     (tmp_path / "none").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-
-
-def tool(*names: str) -> None:
-    """Skip unless one of these is here."""
-    if not any(map(shutil.which, names)):
-        pytest.skip(f"{names[0]} is not installed here")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - seen by others
-            await asyncio.sleep(0.02)
 
 
 def told(row: RunRow) -> str:
@@ -277,13 +198,6 @@ def test_first_lines_are_read_as_the_kernel_reads_them(tmp_path: Path) -> None:
 
 
 # -- Programs
-
-
-def elf(*, machine: int = 62, loader: bytes = b"") -> bytes:
-    """The beginning of a Linux program."""
-    header = struct.pack("<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    part = struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(loader) + 1, 0, 1) if loader else bytes(56)
-    return header + part + loader + b"\0"
 
 
 OTHER = {"x64": (183, "linux-arm64"), "arm64": (62, "linux-x64")}.get(platform_name()[1], (62, "linux-x64"))
@@ -508,23 +422,6 @@ def test_cargo_is_told_of_locks_and_vendored_sources(tmp_path: Path) -> None:
 # -- Java
 
 
-def jar(file: Path, classes: Path, **manifest: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(file, "w") as archive:
-        lines = {"Manifest-Version": "1.0", **{name.replace("_", "-"): value for name, value in manifest.items()}}
-        archive.writestr("META-INF/MANIFEST.MF", "".join(f"{name}: {value}\n" for name, value in lines.items()))
-        for path in classes.rglob("*.class"):
-            archive.write(path, str(path.relative_to(classes)))
-    return file
-
-
-def compiled(folder: Path, name: str, text: str) -> Path:
-    folder.mkdir(parents=True)
-    (folder / name).write_text(text)
-    subprocess.run(["javac", "-d", str(folder / "classes"), str(folder / name)], check=True)
-    return folder / "classes"
-
-
 def java(says: str, name: str = "Main") -> str:
     return f"public class {name} {{ public static void main(String[] a) {{ System.out.println({says}); }} }}"
 
@@ -724,22 +621,6 @@ async def test_what_the_payload_says_steers_no_build(runner: Runner, recorder: R
     folder = package(tmp_path / "p", "java", {"pom.xml": "<project/>"})
     await runner.run(folder, {"RUSTFLAGS": "x", "name": "secret"})
     assert "payloadfile" not in recorder.calls[0]["env"]
-
-
-STEERING = (
-    *("BASH_ENV", "CARGO_HOME", "CARGO_BUILD_RUSTC_WRAPPER", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"),
-    *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "MAVEN_OPTS", "GRADLE_OPTS"),
-    *("PHPRC", "PHP_INI_SCAN_DIR", "COMPOSER_HOME", "PSModulePath", "POWERSHELL_UPDATECHECK"),
-    *("DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER", "NUGET_PACKAGES", "MSBuildSDKsPath"),
-    *("SHELLOPTS", "APP_ROOT_PATH", "GEM_HOME", "BUNDLE_GEMFILE", "LUA_INIT", "JULIA_LOAD_PATH", "QT_PLUGIN_PATH"),
-)
-
-
-def test_no_payload_steers_a_tool() -> None:
-    assert harmless({**dict.fromkeys(STEERING, "x"), "RUST_LOG": "debug", "bundle_id": "7"}, {}) == {
-        "RUST_LOG": "debug",
-        "bundle_id": "7",
-    }
 
 
 # -- What is announced, and what is refused
