@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_agent.errors import Failed, NotFound
 from jupyter_agent.processes import Exit
-from jupyter_agent.runs.verdict import Cause, Ending, Stop, Verdict, not_started, one_line, verdict
+from jupyter_agent.runs.verdict import Cause, Ending, Stop, Verdict, last_words, not_started, one_line, verdict
 from jupyter_agent.state import RunState
 
 OK, BAD, KILLED = Exit(0), Exit(3), Exit(None, "SIGKILL")
@@ -83,3 +83,46 @@ def test_an_error_while_preparing_is_never_success(error: Exception | None, word
 def test_an_error_is_one_plain_line() -> None:
     assert one_line("\x1b]0;title\x07\x1b[1;31mTypeError\x1b[0m: a\n  b\x00\r\n") == "TypeError: a b"
     assert len(one_line("x" * 100_000)) == 2000
+
+
+NODE = """/x/main.js:3
+throw new Error('no')
+^
+
+Error: {}
+    at Object.<anonymous> (/x/main.js:3:7)
+    at node:internal/main/run_main_module:28:49{}
+
+Node.js v20.20.2
+"""
+JAVA = """Exception in thread "main" java.lang.RuntimeException: wrapped
+\tat Main.main(Main.java:5)
+Caused by: java.lang.IllegalStateException: the reason
+\tat Main.inner(Main.java:9)
+\t... 1 more
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ""),
+        ("\n  \n\x1b[0m\n", ""),
+        ("one\ntwo\n\n", "two"),
+        ("Traceback (most recent call last):\n  File 'x'\nKeyError: 'x'\n", "KeyError: 'x'"),
+        (NODE.format("no", ""), "Error: no"),
+        (NODE.format("no\nnor this", ""), "nor this"),
+        (NODE.format("ENOENT: gone", " {\n  errno: -2,\n  code: 'ENOENT'\n}"), "Error: ENOENT: gone"),
+        (JAVA, "Caused by: java.lang.IllegalStateException: the reason"),
+        (
+            "Unhandled exception. System.Exception: no\n   at Program.Main()\n",
+            "Unhandled exception. System.Exception: no",
+        ),
+        ("thread 'main' panicked at src/main.rs:2:5:\nno\nnote: run with `RUST_BACKTRACE=1` environment\n", "no"),
+        ("  at its beginning a stack was cut off\n  at main\n", ""),
+        ("Error: earlier\n    at once\nbut then it said more\n", "but then it said more"),
+        ("and\n  warning: this\n", "  warning: this"),
+    ],
+)
+def test_the_last_words_are_what_says_why(text: str, words: str) -> None:
+    assert last_words(text) == words

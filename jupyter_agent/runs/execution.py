@@ -18,7 +18,7 @@ from jupyter_agent.runs.events import EventFile, Reported
 from jupyter_agent.runs.looks import Looks, over_memory, refused_processes
 from jupyter_agent.runs.memory import Group
 from jupyter_agent.runs.run import Prepared, Run
-from jupyter_agent.runs.verdict import Ending, Verdict, one_line, verdict
+from jupyter_agent.runs.verdict import Ending, Verdict, last_words, verdict
 from jupyter_agent.state import RunState, now
 
 READ_BYTES = 256 << 10
@@ -34,8 +34,8 @@ DRAINING_S = 60.0
 
 RESCUE_S = 60.0
 
-LAST_LINES = 4096
-"""Characters of stderr that are kept to find its last line."""
+LAST_LINES = 16 << 10
+"""Characters of stderr that are kept to find what it said at last: a stack may be long."""
 
 
 async def execute(run: Run, prepared: Prepared, *, reaper: Reaper) -> tuple[Verdict, dict[str, Any]]:
@@ -221,5 +221,5 @@ class _Execution:
             out_of_memory=over_memory(limit) if limit is not None and group is not None and group.exceeded else None,
             kernel_died=self.reported.kernel_died,
             told=self.reported.error,
-            last_line=next((line for line in reversed(self._last_lines.splitlines()) if one_line(line)), ""),
+            last_line=last_words(self._last_lines),
         )

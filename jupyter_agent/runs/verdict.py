@@ -19,6 +19,15 @@ LONGEST_ERROR = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
 """A terminal's colours and titles, and control characters."""
 
+_AFTERWORD = re.compile(r"Node\.js v\d|note: run with `RUST_BACKTRACE")
+"""What Node and Rust say after an error, whatever it was."""
+
+_FRAME = re.compile(r"\s+at\s|\s+\.\.\. \d+ more")
+"""A line of a stack as Node, Java and .NET print it, below the error."""
+
+_DETAIL = re.compile(r"\s+\S+: |\s*[}\]]")
+"""A property of an error, which Node prints below the stack."""
+
 
 class Cause(Enum):
     """Why we ended a run ourselves, with the state that it has then."""
@@ -56,7 +65,7 @@ class Ending:
     """What is known of a run whose process has ended.
 
     ``stop`` is the order that ended it; ``out_of_memory`` that the kernel killed it for its memory limit;
-    ``kernel_died`` and ``told`` are what it reported itself; ``last_line`` is the last thing it wrote to stderr.
+    ``kernel_died`` and ``told`` are what it reported itself; ``last_line`` is what it said of that on stderr.
     """
 
     exit: Exit
@@ -109,6 +118,18 @@ def sentence(error: Exception) -> str:
         where = f" ({error.filename})" if error.filename else ""
         return one_line(f"It could not be prepared: {error.strerror}{where}.")
     return one_line(f"It could not be prepared ({type(error).__name__}: {error}).")
+
+
+def last_words(text: str) -> str:
+    """What a program said of its end on stderr: the last line, or the one above the stack that ends it."""
+    lines = [line for line in text.splitlines() if one_line(line) and not _AFTERWORD.match(line)]
+    below = next((n for n, line in enumerate(reversed(lines)) if not _DETAIL.match(line)), len(lines))
+    end = len(lines) - below
+    if end and _FRAME.match(lines[end - 1]):
+        while end and _FRAME.match(lines[end - 1]):
+            end -= 1
+        return lines[end - 1] if end else ""
+    return lines[-1] if lines else ""
 
 
 def one_line(text: str) -> str:
