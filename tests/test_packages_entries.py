@@ -16,6 +16,7 @@ from tests.test_packages import package
     ("files", "fields", "entry"),
     [
         ({"src/app.py": ""}, {"main": "./src/app.py"}, "src/app.py"),
+        ({"src/app.py": ""}, {"main": ".\\src\\app.py"}, "src/app.py"),
         ({}, {"main": "index.js"}, "main.py"),  # npm's default, left in a Python package
         ({"agent.py": ""}, {}, "agent.py"),
         ({"a b.ipynb": "{}"}, {"openiap": {"language": "notebook"}}, "a b.ipynb"),

@@ -58,6 +58,11 @@ def _author(value: object) -> object:
     return f"{value.get('name', '')} <{email}>" if email else value.get("name", "")
 
 
+def _slashes(value: object) -> object:
+    """A path as Windows' users write it means the same everywhere."""
+    return value.replace("\\", "/") if isinstance(value, str) else value
+
+
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -109,7 +114,7 @@ class Manifest(BaseModel):
     version: str = Field(max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")
     description: str = ""
     author: Annotated[str, BeforeValidator(_author)] = ""
-    main: str | None = None
+    main: Annotated[str | None, BeforeValidator(_slashes)] = None
     files: tuple[str, ...] | None = None
     scripts: Scripts = Scripts()
     openiap: Section = Section()
