@@ -17,7 +17,7 @@ import pytest
 
 from jupyter_agent.agent.commands import Commands
 from jupyter_agent.agent.console import Console
-from jupyter_agent.agent.followers import BATCH_BYTES, batches, pieces
+from jupyter_agent.agent.console.followers import BATCH_BYTES, batches, pieces
 from jupyter_agent.agent.launch import Launcher
 from jupyter_agent.agent.link import Link
 from jupyter_agent.home import Home, write_private

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -13,6 +14,7 @@ from jupyter_agent.agent.requests import MAX_SHOWN, abridged
 from jupyter_agent.agent.variables import harmless
 from jupyter_agent.folders import BrokenOff, copy_tree
 from jupyter_agent.home import AgentClient, Home, RequestFailed
+from tests.agent_peers import connected, first_user
 from tests.conftest import ended, make_package, printed, start_agent
 
 
@@ -153,3 +155,14 @@ def test_no_payload_steers_a_tool() -> None:
         "RUST_LOG": "debug",
         "bundle_id": "7",
     }
+
+
+async def test_a_package_whose_id_is_a_path_runs_no_file(agent: AgentClient, home: Home, tmp_path: Path) -> None:
+    (file := tmp_path / "mine.py").write_text("print('mine')\n")
+    url = agent.request("GET", "status")["hub"]["apiurl"]
+    async with connected(url, first_user(home)) as caller:
+        document = {"_id": str(file), "_type": "package", "name": "trick", "language": "python", "fileid": ""}
+        await caller.client.insert_one("agents", document)
+    with pytest.raises(RequestFailed, match="publish it anew"):
+        await asyncio.to_thread(agent.request, "POST", "packages/trick/runs", {})
+    assert agent.request("GET", "runs")["runs"] == []

@@ -45,7 +45,7 @@ class Agent(Configurable):
     ).tag(config=True)
     keep_runs = Int(
         500,
-        min=0,
+        min=1,
         help="How many ended runs are kept, with their output and artifacts; the oldest go first.",
     ).tag(config=True)
     keep_runs_days = Float(

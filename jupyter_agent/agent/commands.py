@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jupyter_agent.agent.console import Console
+from jupyter_agent.agent.console.post import Post
+from jupyter_agent.agent.console.results import exit_code, newest_output
 from jupyter_agent.agent.launch import Launcher, RunRequest
 from jupyter_agent.agent.link import Link
-from jupyter_agent.agent.post import Post
-from jupyter_agent.agent.results import exit_code, newest_output
 from jupyter_agent.agent.senders import Sender, Senders, require_invoke, sentence
 from jupyter_agent.errors import AccessDenied, AgentError, ConnectionLost, InvalidInput, NotFound, TimedOut, Unavailable
 from jupyter_agent.openflow.client import Lane, QueueEvent, in_lane

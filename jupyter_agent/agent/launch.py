@@ -173,6 +173,8 @@ class Launcher:
         document = await find_package(client, request.target, jwt=request.token)
         if request.sender is not None:
             require_package(request.sender, document)
+        if os.path.isabs(document["_id"]):  # noqa: PTH117 - the same
+            raise InvalidInput("The id of this package is the path of a file: publish it anew.")
         return Source(
             name=str(document.get("name") or document.get("id") or document["_id"]),
             language=str(document.get("language") or section(document).get("language") or ""),

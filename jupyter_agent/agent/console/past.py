@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_agent.agent.followers import BATCH_BYTES, FULL_PACE_S, batches
-from jupyter_agent.agent.results import result_message
+from jupyter_agent.agent.console.followers import BATCH_BYTES, FULL_PACE_S, batches
+from jupyter_agent.agent.console.results import result_message
 from jupyter_agent.runs import OutputLog
 from jupyter_agent.state import RunRow, RunState
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from jupyter_agent.agent.post import Post
+from jupyter_agent.agent.console.post import Post
 from jupyter_agent.agent.senders import Sender
 from jupyter_agent.errors import Unavailable
 from jupyter_agent.runs import Page, Run

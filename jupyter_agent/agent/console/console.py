@@ -19,11 +19,11 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from jupyter_agent.agent.followers import Feed, Follower
+from jupyter_agent.agent.console.followers import Feed, Follower
+from jupyter_agent.agent.console.past import Lately, Past, ending, retold
+from jupyter_agent.agent.console.post import PATIENCE_S, Post
+from jupyter_agent.agent.console.results import result_message
 from jupyter_agent.agent.link import Link
-from jupyter_agent.agent.past import Lately, Past, ending, retold
-from jupyter_agent.agent.post import PATIENCE_S, Post
-from jupyter_agent.agent.results import result_message
 from jupyter_agent.agent.senders import Sender
 from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, ServerRefused, Unavailable
 from jupyter_agent.openflow.rights import ADMINS, Right, allowed
