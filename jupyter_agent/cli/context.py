@@ -23,9 +23,8 @@ class Context:
 
     def agent(self) -> AgentClient:
         """The home's agent, which is started when none runs. Raises ``Unavailable`` with the agent's own sentence."""
-        if path := running_agent(self.home):
-            return AgentClient(path)
-        self.console.bar("starting the agent")
+        if running_agent(self.home) is None:
+            self.console.bar("starting the agent")
         try:
             return AgentClient(ensure_agent(self.home, spawn))
         finally:
