@@ -312,14 +312,14 @@ def test_16_children_are_asked_before_they_are_killed(land: Land, tmp_path: Path
 DETACHING = """
 import os, subprocess, sys
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print("grandchild", grandchild.pid, flush=True)
+print("grandchild", grandchild.pid, "up", flush=True)
 import time; time.sleep(600)
 """
 
 
 def test_18_grandchildren_that_left_the_group_end_with_the_run(land: Land, tmp_path: Path) -> None:
     run = land.start(land.publish(tmp_path / "p18", DETACHING))
-    land.says(run, "grandchild")
+    land.says(run, "up")
     pid = int(printed(land.agent, run).split()[1])
     assert psutil.pid_exists(pid)
     land.agent.request("POST", f"runs/{run}/cancel", {})

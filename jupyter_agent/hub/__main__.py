@@ -68,8 +68,11 @@ def main(arguments: Sequence[str]) -> int:
     except AgentError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
+    except BrokenPipeError:  # whoever read the answer has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it tried at the interpreter's end
+        return 1
     except OSError as error:
-        print(f"The hub cannot write to {home.path} ({error.strerror}).", file=sys.stderr)  # noqa: T201
+        print(f"The hub cannot write to {home.path}, or print its answer ({error.strerror}).", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130
