@@ -270,7 +270,7 @@ def test_broken_credentials_are_said(path: Path) -> None:
 def test_a_home_that_takes_no_files_is_said(path: Path) -> None:
     with_store(path)
     (path / "hub" / "hub.json").mkdir()
-    assert ended_with(path) == f"The hub cannot write to {path} (Is a directory).\n"
+    assert ended_with(path) == f"The hub cannot write to {path}, or print its answer (Is a directory).\n"
 
 
 async def test_lost_credentials_are_made_anew_for_the_same_user(path: Path) -> None:
