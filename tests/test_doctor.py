@@ -295,6 +295,7 @@ class TestRunning:
 @pytest.fixture
 def own_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Jupyter's folders, with both halves of the extension in them as an installation has them."""
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")  # they come before those of the tests' own environment
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     enabled = tmp_path / "config" / "jupyter_server_config.d" / "jupyter_agent.json"
@@ -322,7 +323,9 @@ class TestJupyter:
         ):
             assert "No configuration" in found(jupyter, case(made), "server extension", "problem").message
 
-    def test_a_lab_extension_of_another_version_or_none_or_disabled(self, made: Home, own_jupyter: Path) -> None:
+    def test_a_lab_extension_of_another_version_or_none_or_disabled(
+        self, made: Home, own_jupyter: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         lab = own_jupyter / "data" / "labextensions" / "jupyter-agent" / "package.json"
         page = own_jupyter / "config" / "labconfig" / "page_config.json"
         page.parent.mkdir()
@@ -332,6 +335,7 @@ class TestJupyter:
         lab.write_text(json.dumps({"version": "0.0.1"}))
         assert "version 0.0.1" in found(jupyter, case(made), "lab extension", "problem").message
         lab.unlink()
+        monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [])  # where the tests' own installation has it
         assert "the panel is missing" in found(jupyter, case(made), "lab extension", "problem").message
 
     def test_a_jupyter_of_another_environment(

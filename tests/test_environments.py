@@ -135,7 +135,7 @@ def nothing(line: str) -> None:
 
 async def test_an_environment_is_made_once(environments: Environments, index: Index, tmp_path: Path) -> None:
     said: list[str] = []
-    made = await environments.ensure("beta  # a comment\n", say=said.append, tag="t")
+    made = await environments.ensure("beta  # a comment\n", say=said.append, tag="env")
     assert ask(made.python, "import alpha, beta, sys; print(alpha.version, beta.version, sys.version)") == (
         f"1.0 1.0 {sys.version}"
     )
@@ -148,7 +148,7 @@ async def test_an_environment_is_made_once(environments: Environments, index: In
     index.close()
     said.clear()
     again = Environments(tmp_path / "environments", environ={})
-    assert await again.ensure("\n# another comment\nbeta\n\n", say=said.append, tag="t") == made
+    assert await again.ensure("\n# another comment\nbeta\n\n", say=said.append, tag="env") == made
     assert said == []
     assert sorted(path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()) == sorted(
         ["cache", "locks", made.hash]
@@ -156,16 +156,16 @@ async def test_an_environment_is_made_once(environments: Environments, index: In
 
 
 async def test_other_requirements_make_another_environment(environments: Environments) -> None:
-    first = await environments.ensure("alpha", say=nothing, tag="t")
-    second = await environments.ensure("alpha<2", say=nothing, tag="t")
-    third = await environments.ensure("alpha<2", extra=["beta"], say=nothing, tag="t")
+    first = await environments.ensure("alpha", say=nothing, tag="env")
+    second = await environments.ensure("alpha<2", say=nothing, tag="env")
+    third = await environments.ensure("alpha<2", extra=["beta"], say=nothing, tag="env")
     assert len({first.hash, second.hash, third.hash}) == 3
     assert ask(first.python, "import alpha; print(alpha.version)") == "2.0"
     assert ask(second.python, "import alpha; print(alpha.version)") == "1.0"
 
 
 async def test_nothing_required_is_an_environment_too(environments: Environments) -> None:
-    made = await environments.ensure("", say=nothing, tag="t")
+    made = await environments.ensure("", say=nothing, tag="env")
     assert ask(made.python, "import sys; print(sys.prefix)") == str(made.prefix)
     variables = made.variables({"PATH": "/bin", "jwt": "x"})
     assert variables == {"PATH": f"{made.prefix}/bin:/bin", "jwt": "x", "VIRTUAL_ENV": str(made.prefix)}
@@ -177,7 +177,7 @@ async def test_constraints_and_options_count(environments: Environments, tmp_pat
     (package / "requirements.txt").write_text("-c limits.txt\n--only-binary :all:\n-r more.txt\n")
     (package / "limits.txt").write_text("alpha==1.0\n")
     (package / "more.txt").write_text("alpha\n")
-    made = await environments.ensure(Requirements.read(package), say=nothing, tag="t")
+    made = await environments.ensure(Requirements.read(package), say=nothing, tag="env")
     assert ask(made.python, "import alpha; print(alpha.version)") == "1.0"
 
 
@@ -186,7 +186,7 @@ async def test_requests_for_one_environment_wait_for_one_another(
 ) -> None:
     code = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
-        "made = asyncio.run(Environments(Path(sys.argv[1])).ensure('beta', say=print, tag='other'))\nprint(made.hash)"
+        "made = asyncio.run(Environments(Path(sys.argv[1])).ensure('beta', say=print, tag='env 2'))\nprint(made.hash)"
     )
     index.open.clear()
     other = another(code, tmp_path / "environments", environ)
@@ -203,14 +203,14 @@ async def test_requests_for_one_environment_wait_for_one_another(
 
 
 async def test_a_half_made_prefix_is_built_again(environments: Environments, tmp_path: Path) -> None:
-    made = await environments.ensure("alpha", say=nothing, tag="t")
+    made = await environments.ensure("alpha", say=nothing, tag="env")
     (made.prefix / "ready").unlink()
     for module in made.prefix.glob("lib/python*/site-packages/alpha.py"):
         module.unlink()
-    assert await environments.ensure("alpha", say=nothing, tag="t") == made
+    assert await environments.ensure("alpha", say=nothing, tag="env") == made
     assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
     made.python.unlink()  # its interpreter was uninstalled
-    assert await environments.ensure("alpha", say=nothing, tag="t") == made
+    assert await environments.ensure("alpha", say=nothing, tag="env") == made
     assert made.python.exists()
 
 
@@ -220,7 +220,7 @@ async def test_a_killed_build_leaves_nothing_that_counts(
 ) -> None:
     code = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
-        "asyncio.run(Environments(Path(sys.argv[1])).ensure('alpha', say=print, tag='killed'))"
+        "asyncio.run(Environments(Path(sys.argv[1])).ensure('alpha', say=print, tag='env killed'))"
     )
     held = threading.Event()
 
@@ -239,14 +239,14 @@ async def test_a_killed_build_leaves_nothing_that_counts(
         os.kill(pid, signal.SIGKILL)
     builder.communicate()
     index.open.set()
-    made = await environments.ensure("alpha", say=nothing, tag="t")
+    made = await environments.ensure("alpha", say=nothing, tag="env")
     assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
     assert not [path for path in (tmp_path / "environments").glob(".*") if path.is_dir()]
 
 
 async def test_a_cancelled_build_leaves_nothing(environments: Environments, index: Index, tmp_path: Path) -> None:
     index.open.clear()
-    task = asyncio.create_task(environments.ensure("alpha", say=nothing, tag="cancelled"))
+    task = asyncio.create_task(environments.ensure("alpha", say=nothing, tag="env cancelled"))
     await until(lambda: index.asked)
     running = [each for each in psutil.Process().children(recursive=True) if "uv" in each.name()]
     assert running
@@ -257,7 +257,7 @@ async def test_a_cancelled_build_leaves_nothing(environments: Environments, inde
     assert not [each for each in running if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     assert not [path for path in (tmp_path / "environments").iterdir() if path.is_dir() and path.name != "cache"]
     index.open.set()
-    await environments.ensure("alpha", say=nothing, tag="t")
+    await environments.ensure("alpha", say=nothing, tag="env")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_what_cannot_be_resolved_is_explained_in_one_line(
     environments: Environments, tmp_path: Path, requirements: str, sentence: str
 ) -> None:
     with pytest.raises(Failed) as caught:
-        await environments.ensure(requirements, say=nothing, tag="t")
+        await environments.ensure(requirements, say=nothing, tag="env")
     assert str(caught.value).startswith("The environment could not be made: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -283,12 +283,12 @@ async def test_what_cannot_be_resolved_is_explained_in_one_line(
 async def test_a_package_that_is_not_what_it_was_is_refused(
     environments: Environments, index: Index, tmp_path: Path
 ) -> None:
-    made = await environments.ensure("alpha", say=nothing, tag="t")
+    made = await environments.ensure("alpha", say=nothing, tag="env")
     shutil.rmtree(made.prefix)
     shutil.rmtree(tmp_path / "environments" / "cache")
     wheel(index.folder, "alpha", "2.0", content="evil = True\n")
     with pytest.raises(Failed, match=r"(?i)hash mismatch"):
-        await environments.ensure("alpha", say=nothing, tag="t")
+        await environments.ensure("alpha", say=nothing, tag="env")
     assert not made.prefix.exists()
 
 
@@ -298,11 +298,11 @@ async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index
         tmp_path / "refused", environ={**environ, "PIP_INDEX_URL": index.url.replace(SECRET, "wr0ng")}
     )
     with pytest.raises(Failed) as caught:
-        await refusing.ensure("alpha", say=said.append, tag="t")
+        await refusing.ensure("alpha", say=said.append, tag="env")
     assert "wr0ng" not in str(caught.value)
     line = f"--index-url {index.url}\nalpha"
     made = await Environments(tmp_path / "given", environ={"PATH": os.environ["PATH"]}).ensure(
-        line, say=said.append, tag="t"
+        line, say=said.append, tag="env"
     )
     assert made.python.exists()
     assert not [text for text in said if SECRET in text or "wr0ng" in text]
@@ -312,9 +312,9 @@ async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index
 
 async def test_an_interpreter_that_does_not_work_is_told(tmp_path: Path, environ: dict[str, str]) -> None:
     with pytest.raises(AgentError, match="/nowhere/python"):
-        await Environments(tmp_path / "e", python="/nowhere/python", environ=environ).ensure("", say=nothing, tag="t")
+        await Environments(tmp_path / "e", python="/nowhere/python", environ=environ).ensure("", say=nothing, tag="env")
     with pytest.raises(Failed, match="The interpreter /bin/false does not work: exit code 1"):
-        await Environments(tmp_path / "e", python="/bin/false", environ=environ).ensure("", say=nothing, tag="t")
+        await Environments(tmp_path / "e", python="/bin/false", environ=environ).ensure("", say=nothing, tag="env")
 
 
 # Requirements

@@ -87,7 +87,7 @@ async def test_a_child_gets_its_environment_and_nothing_else(tmp_path: Path) -> 
 
 async def test_a_child_has_its_own_session_no_stdin_and_the_folder(tmp_path: Path) -> None:
     show = "import os, sys; print(os.getsid(0), os.getpgrp(), os.getcwd(), repr(sys.stdin.read()))"
-    process = await start(python(tmp_path, "-c", show), tag="t")
+    process = await start(python(tmp_path, "-c", show), tag="proc")
     assert await rest(process) == f"{process.pid} {process.pid} {tmp_path} ''\n"
     assert (await process.wait()).ok
     await process.end()
@@ -104,7 +104,7 @@ async def test_a_child_has_its_own_session_no_stdin_and_the_folder(tmp_path: Pat
     ],
 )
 async def test_exit_says_code_or_signal(tmp_path: Path, how: str, expected: Exit) -> None:
-    completed = await run(python(tmp_path, "-c", how), tag="t", timeout_s=DEADLINE_S)
+    completed = await run(python(tmp_path, "-c", how), tag="proc", timeout_s=DEADLINE_S)
     assert completed.exit == expected
     assert completed.exit.ok == (how == "raise SystemExit(0)")
 
@@ -122,11 +122,11 @@ async def test_a_program_that_is_still_being_written_is_waited_for(tmp_path: Pat
     shutil.copy2("/bin/true", program)
     command = Command((str(program),), tmp_path, inherited_environment())
     with program.open("ab"):
-        starting = asyncio.create_task(run(command, tag="t", timeout_s=DEADLINE_S))
+        starting = asyncio.create_task(run(command, tag="proc", timeout_s=DEADLINE_S))
         await asyncio.sleep(0.05)  # it may have been tried already: it makes no difference to what is to come
     assert (await starting).exit.ok
     with program.open("ab"), pytest.raises(Unavailable, match="has it open for writing"):
-        await start(command, tag="t")
+        await start(command, tag="proc")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are marks on Linux only")
@@ -172,7 +172,7 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
     ]
     for command, kind, words in refused:
         with pytest.raises(kind, match=words) as caught:
-            await start(command, tag="t")
+            await start(command, tag="proc")
         assert type(caught.value) is kind
         assert str(caught.value).endswith(".") or str(caught.value).endswith(")")
 
@@ -182,7 +182,7 @@ async def test_no_descriptor_leaks_over_many_starts(tmp_path: Path) -> None:
     for number in range(20):
         await run(python(tmp_path, "-S", "-c", "print(1)"), tag=f"t{number}", timeout_s=DEADLINE_S)
         with pytest.raises(NotFound):
-            await start(Command(("no-such-program",), tmp_path, {}), tag="t")
+            await start(Command(("no-such-program",), tmp_path, {}), tag="proc")
     await asyncio.sleep(0)  # transports close in the loop's next turn
     assert psutil.Process().num_fds() <= before + 3
 
@@ -190,7 +190,7 @@ async def test_no_descriptor_leaks_over_many_starts(tmp_path: Path) -> None:
 async def test_stop_lets_the_whole_group_tidy_up(tmp_path: Path) -> None:
     # The shell dies at once of SIGTERM; what it started must get its grace all the same.
     graceful = f'"{sys.executable}" "{CHILDREN / "graceful.py"}" 0.3'
-    process = await start(Command(("sh", "-c", f"{graceful}; true"), tmp_path, inherited_environment()), tag="t")
+    process = await start(Command(("sh", "-c", f"{graceful}; true"), tmp_path, inherited_environment()), tag="proc")
     assert await process.stdout.readline() == b"ready\n"
     await process.stop(grace_s=DEADLINE_S)
     assert (await rest(process), await process.stderr.read()) == ("asked to stop\ntidied up\n", b"")
@@ -198,7 +198,7 @@ async def test_stop_lets_the_whole_group_tidy_up(tmp_path: Path) -> None:
 
 
 async def test_stop_kills_what_ignores_it(tmp_path: Path) -> None:
-    process = await start(child(tmp_path, "stubborn.py"), tag="t")
+    process = await start(child(tmp_path, "stubborn.py"), tag="proc")
     await process.stdout.readline()
     await process.stop(grace_s=0.1)
     assert process.exit == Exit(None, "SIGKILL")
@@ -228,16 +228,16 @@ async def test_end_kills_what_an_ended_child_left(tmp_path: Path) -> None:
 
 async def test_a_system_without_pidfd_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
-    completed = await run(python(tmp_path, "-c", "print(1); raise SystemExit(3)"), tag="t", timeout_s=DEADLINE_S)
+    completed = await run(python(tmp_path, "-c", "print(1); raise SystemExit(3)"), tag="proc", timeout_s=DEADLINE_S)
     assert (completed.exit, completed.output) == (Exit(3), "1\n")
-    process = await start(child(tmp_path, "stubborn.py"), tag="t")
+    process = await start(child(tmp_path, "stubborn.py"), tag="proc")
     await process.stdout.readline()
     await process.stop(grace_s=0)
     assert process.exit == Exit(None, "SIGKILL")
 
 
 async def test_stop_of_an_ended_child_does_no_harm(tmp_path: Path) -> None:
-    process = await start(python(tmp_path, "-c", ""), tag="t")
+    process = await start(python(tmp_path, "-c", ""), tag="proc")
     await process.wait()
     await process.stop(grace_s=5)
     await process.stop(grace_s=0)
@@ -248,7 +248,7 @@ async def test_run_hands_on_lines_of_both_streams(tmp_path: Path) -> None:
     lines: list[tuple[str, str]] = []
     script = "import sys; print('ä\\nb\\r'); print('c', end='', file=sys.stderr)"
     completed = await run(
-        python(tmp_path, "-c", script), tag="t", on_line=lambda *line: lines.append(line), timeout_s=DEADLINE_S
+        python(tmp_path, "-c", script), tag="proc", on_line=lambda *line: lines.append(line), timeout_s=DEADLINE_S
     )
     assert [text for stream, text in lines if stream == "stdout"] == ["ä", "b"]
     assert [text for stream, text in lines if stream == "stderr"] == ["c"]
@@ -263,7 +263,7 @@ async def test_run_keeps_the_newest_of_much_output(tmp_path: Path) -> None:
         nonlocal longest
         longest = max(longest, len(line))
 
-    completed = await run(python(tmp_path, "-c", script), tag="t", on_line=measure, timeout_s=DEADLINE_S)
+    completed = await run(python(tmp_path, "-c", script), tag="proc", on_line=measure, timeout_s=DEADLINE_S)
     assert completed.output.endswith("the end\n")
     assert len(completed.output) <= 64 << 10
     assert longest <= 256 << 10
@@ -272,7 +272,7 @@ async def test_run_keeps_the_newest_of_much_output(tmp_path: Path) -> None:
 async def test_run_is_not_held_up_by_a_grandchild_with_its_pipe(tmp_path: Path) -> None:
     script = "sleep 600 & echo $!"
     completed = await run(
-        Command(("sh", "-c", script), tmp_path, inherited_environment()), tag="t", timeout_s=DEADLINE_S
+        Command(("sh", "-c", script), tmp_path, inherited_environment()), tag="proc", timeout_s=DEADLINE_S
     )
     assert completed.exit.ok
     assert gone(int(completed.output))
@@ -281,14 +281,14 @@ async def test_run_is_not_held_up_by_a_grandchild_with_its_pipe(tmp_path: Path) 
 async def test_run_ends_in_time(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(TimedOut, match="had not ended after"):
-        await run(child(tmp_path, "detacher.py", str(pids)), tag="t", timeout_s=1.5)
+        await run(child(tmp_path, "detacher.py", str(pids)), tag="proc", timeout_s=1.5)
     if pids.exists():
         assert all(gone(pid) for pid in json.loads(pids.read_text()).values())
 
 
 async def test_a_cancelled_run_leaves_nothing(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    task = asyncio.create_task(run(child(tmp_path, "detacher.py", str(pids)), tag="t", timeout_s=600))
+    task = asyncio.create_task(run(child(tmp_path, "detacher.py", str(pids)), tag="proc", timeout_s=600))
     await until_async(pids.exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -299,7 +299,7 @@ async def test_a_cancelled_run_leaves_nothing(tmp_path: Path) -> None:
 async def test_usage_counts_the_tree(tmp_path: Path) -> None:
     hog = "b = bytearray(60 << 20); b[::4096] = b'x' * len(b[::4096]); print('ready', flush=True); input()"
     outer = "import subprocess as s, sys; s.Popen([sys.executable, '-c', sys.argv[1]], stdin=s.PIPE).wait()"
-    process = await start(python(tmp_path, "-c", outer, hog), tag="t")
+    process = await start(python(tmp_path, "-c", outer, hog), tag="proc")
     assert await process.stdout.readline() == b"ready\n"
     used = await asyncio.to_thread(process.usage)
     assert used.memory_bytes > 60 << 20
@@ -309,7 +309,7 @@ async def test_usage_counts_the_tree(tmp_path: Path) -> None:
 
 async def test_what_the_system_accounted_is_known_at_the_end(tmp_path: Path) -> None:
     hog = "b = bytearray(300 << 20); b[::4096] = b'x' * len(b[::4096]); sum(range(10**6))"
-    process = await start(python(tmp_path, "-c", hog), tag="t")
+    process = await start(python(tmp_path, "-c", hog), tag="proc")
     await process.wait()
     await process.end()
     assert process.cpu_s is not None
@@ -319,7 +319,7 @@ async def test_what_the_system_accounted_is_known_at_the_end(tmp_path: Path) -> 
 
 
 async def test_alive_means_the_same_process(tmp_path: Path) -> None:
-    process = await start(child(tmp_path, "stubborn.py"), tag="t")
+    process = await start(child(tmp_path, "stubborn.py"), tag="proc")
     assert process.started == process_started(process.pid)
     assert is_alive(process.pid, process.started)
     assert not is_alive(process.pid, process.started - 60)  # another one with the same pid

@@ -495,11 +495,14 @@ async def quick(tmp_path: Path, registry: Registry) -> AsyncIterator[Runner]:
 
 def spares_of(parent: int) -> list[psutil.Process]:
     """The nodes that the process keeps ready, once they wait."""
-    return [
-        child
-        for child in psutil.Process(parent).children()
-        if "spare.cjs" in " ".join(child.cmdline()) and child.status() == psutil.STATUS_SLEEPING
-    ]
+    return [child for child in psutil.Process(parent).children() if is_spare(child)]
+
+
+def is_spare(process: psutil.Process) -> bool:
+    try:
+        return "spare.cjs" in " ".join(process.cmdline()) and process.status() == psutil.STATUS_SLEEPING
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 async def a_spare() -> psutil.Process:
