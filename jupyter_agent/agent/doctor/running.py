@@ -8,6 +8,7 @@ import http.client
 import resource
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,9 @@ from jupyter_agent import __version__, processes
 from jupyter_agent.agent.doctor.findings import Case, Finding, ok, problem, warning
 from jupyter_agent.errors import AgentError, Conflict, InvalidInput
 from jupyter_agent.home import AgentClient, Home, Lock, read_json, running_agent
+
+LOOKS, LOOK_S = 5, 0.1
+"""At a lock, and the pause after each."""
 
 ANSWER_S = 5
 LEAST_MEMORY, LITTLE_MEMORY = 200 << 20, 600 << 20
@@ -124,13 +128,16 @@ def _is_alive(stored: Mapping[str, Any]) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        with Lock(path, held=""):
+    """Whether somebody holds the lock, and keeps it: a process that is killed has it for a moment after its death."""
+    for _ in range(LOOKS):
+        if not path.exists():
             return False
-    except (Conflict, OSError):
-        return True
+        try:
+            with Lock(path, held=""):
+                return False
+        except (Conflict, OSError):
+            time.sleep(LOOK_S)
+    return True
 
 
 def _installations(case: Case) -> Iterator[Finding]:
