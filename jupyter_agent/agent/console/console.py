@@ -20,9 +20,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from jupyter_agent.agent.console.followers import Feed, Follower
-from jupyter_agent.agent.console.past import Lately, Past, ending, retold
+from jupyter_agent.agent.console.past import Lately, Past, retold
 from jupyter_agent.agent.console.post import PATIENCE_S, Post
-from jupyter_agent.agent.console.results import result_message
+from jupyter_agent.agent.console.results import last_message, result_message
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.senders import Sender
 from jupyter_agent.errors import AccessDenied, AgentError, InvalidInput, ServerRefused, Unavailable
@@ -266,7 +266,7 @@ class Console:
 
     async def _ending(self, run: Run, row: RunRow, users: Collection[str]) -> dict[str, Any]:
         """Who asked for the run gets the whole result on each queue that follows it: the first one may be gone."""
-        return await ending(row, whole=self._askers.get(run) in users)
+        return await last_message(row, whole=self._askers.get(run) in users)
 
     def _forget_follower(self, follower: Follower) -> None:
         if self._followers.get(follower.queue.lower()) is follower:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.agent.console.followers import BATCH_BYTES, FULL_PACE_S, batches
-from jupyter_agent.agent.console.results import result_message
+from jupyter_agent.agent.console.results import last_message
 from jupyter_agent.runs import OutputLog
-from jupyter_agent.state import RunRow, RunState
+from jupyter_agent.state import RunRow
 
 KEPT = 500
 """Ended runs whose names are known."""
@@ -46,13 +46,6 @@ class Lately:
         return self._past.get(name)
 
 
-async def ending(row: RunRow, *, whole: bool) -> dict[str, Any]:
-    """The last message of a run: ``whole``, as who asked for it gets it, or whether it succeeded (protocol §15)."""
-    if whole:
-        return {**await asyncio.to_thread(result_message, row), "data": ""}
-    return {"command": "runpackage", "success": row.state is RunState.SUCCEEDED, "completed": True, "data": ""}
-
-
 async def retold(row: RunRow, *, whole: bool) -> AsyncGenerator[dict[str, Any], None]:
     """All messages of an ended run: its output from the beginning, and its end."""
     output, offset = OutputLog(Path(row.folder) / "output"), 0
@@ -65,4 +58,4 @@ async def retold(row: RunRow, *, whole: bool) -> AsyncGenerator[dict[str, Any], 
         offset = page.next
         await asyncio.sleep(FULL_PACE_S)
     yield {"command": "completed", "data": None}
-    yield await ending(row, whole=whole)
+    yield await last_message(row, whole=whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -24,7 +25,7 @@ def exit_code(row: RunRow) -> int:
     return row.exit_code if row.exit_code is not None else (0 if row.state is RunState.SUCCEEDED else 1)
 
 
-def ending(row: RunRow) -> dict[str, Any]:
+def how_it_ended(row: RunRow) -> dict[str, Any]:
     """How a run ended, as ``runpackage`` tells it."""
     message: dict[str, Any] = {
         "command": "runpackage",
@@ -50,7 +51,14 @@ def result_message(row: RunRow) -> dict[str, Any]:
     except AgentError as error:
         payload, output = {}, f"{output}\n{error}\n"
     results = decode_json(json.dumps(row.results))  # as other clients can hold them: no integers of hundreds of digits
-    return {**ending(row), "output": output, "payload": {**payload, **results}}
+    return {**how_it_ended(row), "output": output, "payload": {**payload, **results}}
+
+
+async def last_message(row: RunRow, *, whole: bool) -> dict[str, Any]:
+    """The last message of a run: ``whole``, as who asked for it gets it, or whether it succeeded (protocol §15)."""
+    if whole:
+        return {**await asyncio.to_thread(result_message, row), "data": ""}
+    return {"command": "runpackage", "success": row.state is RunState.SUCCEEDED, "completed": True, "data": ""}
 
 
 def left_payload(path: Path) -> dict[str, Any]:
