@@ -86,9 +86,9 @@ def too_long(session: Session, to: Envelope, number: int) -> bytes:
     return b"\xff\xff\xff\xff" + reply(session, to, number)
 
 
-GOOD = {reply, after_events, after_nonsense, twice, out_of_turn}
+GOOD = (reply, after_events, after_nonsense, twice, out_of_turn)
 REFUSED: dict[Answer, type[AgentError]] = {error: ServerRefused, other: ProtocolError, never: TimedOut}
-FATAL = {doubled, a_gap, garbage, too_long}
+FATAL = (doubled, a_gap, garbage, too_long)
 """Each may take the answers to the others with it."""
 
 
