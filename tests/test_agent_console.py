@@ -86,6 +86,7 @@ async def test_a_run_is_followed_by_several_queues_each_once(
     asker, late, watcher = callers
     await started(house, asker, packages, "r1", script)
     await watcher.send(house.queue, {"command": "addcommandstreamid"}, correlation_id="add")
+    await house.ask(watcher, {"command": "portclose"})  # what came before it has been done when it is answered
     script.say("one")
     await heard(watcher, "r1", "one")
     told = await house.ask(late, {"command": "setstreamid", "id": "r1"})
