@@ -153,6 +153,17 @@ def printed(client: AgentClient, run_id: str, stream: str | None = "stdout") -> 
         offset = page["next"]
 
 
+@contextlib.contextmanager
+def small_file_system(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own that is soon full, mounted at a new folder; ``options`` are tmpfs's."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
 def make_package(folder: Path, files: dict[str, str], **manifest: Any) -> Path:
     """A package's folder with these files."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ from jupyter_agent.errors import AgentError, Conflict, InvalidInput, NewerVersio
 from jupyter_agent.home import Home, Lock, ensure_agent, read_json
 from jupyter_agent.openflow.client import Client, Credentials
 from jupyter_agent.state import RunRow, RunState, State
-from tests.conftest import cli, end_all, ended, make_package, pid_in, printed, start_agent, until
+from tests.conftest import cli, end_all, ended, make_package, pid_in, printed, small_file_system, start_agent, until
 
 SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(30)\n"
 QUICK = "import pathlib\nprint('quick')\npathlib.Path('made.txt').write_text('made by the run')\n"
@@ -575,13 +575,8 @@ def killed(home: Home, source: Path, *, after_s: float) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is soon full."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "none", mount], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+    with small_file_system(tmp_path / "small", "size=30m") as folder:
+        yield folder
 
 
 def test_on_a_full_disk_nothing_is_lost_and_nothing_is_left(small_disk: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from jupyter_agent.agent.mounts import file_system_of, network_file_system, refu
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.home import Home, Lock, read_json, write_private
 from tests.certificates import identity
-from tests.conftest import cli, pid_in, start_agent, until
+from tests.conftest import cli, pid_in, small_file_system, start_agent, until
 from tests.openflow_peers import Hub
 
 UNREACHABLE = "http://127.0.0.1:9/simple"
@@ -154,14 +154,8 @@ class TestPlaces:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with hardly any room."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    options = "size=256k,nr_inodes=200"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", mount], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+    with small_file_system(tmp_path / "small", "size=256k,nr_inodes=200") as folder:
+        yield folder
 
 
 class TestNetworkFileSystems:

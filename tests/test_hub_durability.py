@@ -8,7 +8,6 @@ import hashlib
 import os
 import random
 import resource
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pytest
 from jupyter_agent.errors import AgentError, ServerRefused
 from jupyter_agent.home import Home
 from jupyter_agent.openflow.client import Client
+from tests.conftest import small_file_system
 from tests.hub_peers import rows_of
 from tests.openflow_peers import Hub, names_in, running_hub
 
@@ -148,13 +148,8 @@ async def test_a_disk_that_takes_no_more_is_said_and_harms_nothing(home: Home, t
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is soon full."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "none", mount], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("no file system may be mounted here")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+    with small_file_system(tmp_path / "small", "size=18m") as folder:
+        yield folder
 
 
 async def test_on_a_full_disk_nothing_is_lost_and_with_room_the_hub_goes_on(small_disk: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from jupyter_agent.runs import OutputLog, Page
+from tests.conftest import small_file_system
 
 
 def log(folder: Path, *, head: int = 1 << 20, tail: int = 4 << 20) -> OutputLog:
@@ -266,13 +266,8 @@ async def test_the_log_is_private(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", mount], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    yield mount
-    subprocess.run(["umount", mount], check=True)
+    with small_file_system(tmp_path / "small", "size=256k") as folder:
+        yield folder
 
 
 async def test_a_full_disk_costs_output_and_nothing_else(small_disk: Path) -> None:

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import json
 import resource
-import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from jupyter_agent.errors import Failed, NotFound, Unavailable
 from jupyter_agent.processes import Command, inherited_environment, run
 from jupyter_agent.runs import Limits, OutputLog, Prepared, PrepareFn, Run, artifact_path
 from jupyter_agent.state import RunRow, RunState, State
+from tests.conftest import small_file_system
 from tests.run_peers import DEADLINE_S, Agent, copied, eventually, gone, mode, printed, program, python, until
 
 CHILDREN = Path(__file__).parent / "children"
@@ -473,15 +472,10 @@ async def test_an_error_in_the_agent_still_gives_runs_their_end(tmp_path: Path) 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", mount], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+    with small_file_system(tmp_path / "small", "size=4m") as folder:
+        yield folder
 
 
 FILL = """

@@ -91,6 +91,20 @@ class Message:
                 return value
         raise InvalidInput(f"{' or '.join(names)} is required.")
 
+    def request(self, *names: str, **wanted: Any) -> RunRequest:
+        """A run of the package that the first of these fields names, with this message's payload, for its sender.
+
+        ``wanted`` are further fields of the request. Raises ``InvalidInput``.
+        """
+        return RunRequest(
+            target=self.wanted(*names),
+            who=self.who,
+            trigger="queue",
+            parameters=parameters(self.data.get("payload")),
+            sender=self.sender,
+            **wanted,
+        )
+
     def subscriber(self) -> str:
         """The queue that is to follow. Raises ``InvalidInput``."""
         if queue := self.text("streamqueue") or self.text("queuename") or self.reply_to:
@@ -256,16 +270,8 @@ class Commands:
         self._console.check_name(message.stream_id)
         if queue := message.stream_queue:
             await self._console.check_queue(queue, message.sender)
-        run = await self._launcher.launch(
-            RunRequest(
-                target=message.wanted("id", "packageid"),
-                who=message.who,
-                trigger="queue",
-                parameters=parameters(message.data.get("payload")),
-                sender=message.sender,
-                reply={"queue": queue, "correlation_id": message.stream_id} if queue else None,
-            )
-        )
+        reply = {"queue": queue, "correlation_id": message.stream_id} if queue else None
+        run = await self._launcher.launch(message.request("id", "packageid", reply=reply))
         self._console.name(run, message.stream_id, message.sender)
         return Answer({"success": True, "completed": False}, then=lambda: self._console.follow(run, "", message.sender))
 
@@ -303,16 +309,7 @@ class Commands:
         queue = message.text("queuename") if message.wants_output else ""
         if queue:
             await self._console.check_queue(queue, message.sender)
-        run = await self._launcher.launch(
-            RunRequest(
-                target=message.wanted("packageid", "id"),
-                who=message.who,
-                trigger="queue",
-                parameters=parameters(message.data.get("payload")),
-                sender=message.sender,
-                **wanted,
-            )
-        )
+        run = await self._launcher.launch(message.request("packageid", "id", **wanted))
         self._console.name(run, name, message.sender)
         if queue:
             await self._console.subscribe(queue, run, message.sender)

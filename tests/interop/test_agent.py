@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.packages import publish
 from tests.conftest import make_package
-from tests.hub_peers import hub_on_a_new_home
-from tests.interop.official import MODULES, install, run_script
+from tests.interop.official import MODULES, run_script
 from tests.openflow_peers import Hub, until
 
 HELLO = "console.log('hello from', require('./package.json').version, process.env.GREETING);\n"
@@ -59,13 +56,6 @@ class Agent:
     @property
     def packages(self) -> Path:
         return self.home / ".openiap" / "packages"
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    install()
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 @contextlib.contextmanager

@@ -17,17 +17,8 @@ from jupyter_agent.packages import publish
 from tests.agent_peers import agent_of
 from tests.conftest import cli, make_package
 from tests.conftest import until as come_about
-from tests.hub_peers import hub_on_a_new_home
-from tests.interop.official import install
 from tests.interop.test_agent import ENDLESS, HELLO, official_agent, registered
 from tests.openflow_peers import Hub
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    install()
-    with hub_on_a_new_home() as running:
-        yield running
 
 
 @contextlib.contextmanager
