@@ -134,13 +134,13 @@ class Supervisor:
             return self._begin(await self._insert(row, request, None), prepare, limits)
         async with self._claiming:  # until it is live, whoever else has the key must not look for it
             inserted = await self._insert(row, request, claim)
-            return self._known(inserted) if inserted.id != row.id else self._begin(inserted, prepare, limits)
+            return await self._known(inserted) if inserted.id != row.id else self._begin(inserted, prepare, limits)
 
     async def claimed(self, claim: Claim) -> Run | None:
         """The run that a claim stands for, which may be over; ``None``: there is none. Raises ``Conflict``."""
         async with self._claiming:
             row = await self._state.claimed(claim)
-            return None if row is None else self._known(row)
+            return None if row is None else await self._known(row)
 
     def _begin(self, row: RunRow, prepare: PrepareFn, limits: Limits) -> Run:
         run = self._made(row, limits)
@@ -149,10 +149,13 @@ class Supervisor:
         self._tasks.create_task(self._see_to_its_end(run, prepare), name=f"run-{row.id}")
         return run
 
-    def _known(self, row: RunRow) -> Run:
-        if (run := self._live.get(row.id)) is None:
-            run = self._made(row, Limits(), live=False)
-            run.is_past()
+    async def _known(self, row: RunRow) -> Run:
+        if (run := self._live.get(row.id)) is not None:
+            return run
+        if not row.state.ended:  # it was read before the run's end was written, which is there now
+            row = await self._state.get(row.id)
+        run = self._made(row, Limits(), live=False)
+        run.is_past()
         return run
 
     def _made(self, row: RunRow, limits: Limits, *, live: bool = True) -> Run:
