@@ -13,6 +13,7 @@ what is wrong and what to do, fit to be shown to a user as it is.
     ├── Unavailable           something that is needed cannot be reached now; later it may work
     │   ├── ConnectionLost    the connection ended before the answer came; it is not known whether it was done
     │   │   └── TransferLost  the same in the middle of a file; it says how to go on
+    │   ├── NoChannel         no conda channel of a file can be reached; PyPI may stand in for them
     │   └── TimedOut          no answer within the time allowed; it is not known whether it was done
     ├── ProtocolError         the other side broke the wire protocol; the connection is closed
     ├── ServerRefused         OpenFlow answered a request with an error (its own sentence)
@@ -72,6 +73,10 @@ class TransferLost(ConnectionLost):
         self.upload_id = upload_id
         self.partial = partial
         self.done = done
+
+
+class NoChannel(Unavailable):
+    """No conda channel that a file names can be reached; a channel made from PyPI may stand in for them."""
 
 
 class TimedOut(Unavailable):

@@ -211,6 +211,9 @@ async def test_what_a_gone_agent_left_is_recovered(site: Site, tmp_path: Path) -
         def note(self, text: str) -> None:
             """Nobody listens."""
 
+        def show_progress(self, phase: str, done: float, total: float | None, detail: str = "") -> None:
+            """Nobody looks."""
+
     task = Task(folder, run_folder, folder / "n.ipynb", {}, dict(os.environ), "t", own_interpreter=True)
     prepared = await runtime_for("notebook").prepare(task, site, Silent())
     row = RunRow(id="1", state=RunState.LOST, language="notebook", created=now(), folder=str(run_folder))

@@ -146,6 +146,11 @@ class Run:
         """As ``say``, for those who cannot wait; from the event loop only."""
         self.output.append("agent", text if text.endswith("\n") else f"{text}\n", time.time())
 
+    def show_progress(self, phase: str, done: float, total: float | None, detail: str = "") -> None:
+        """Show how far a phase of the preparation is; from the event loop only."""
+        label = f"{phase}: {detail}" if detail else phase
+        self.show(progress={"done": done, "total": total, "label": label, "phase": phase})
+
     def ask_to_stop(self, stop: Stop) -> bool:
         """Order the end of the run; whether the order came in time and is the first.
 

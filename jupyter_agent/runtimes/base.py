@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jupyter_agent.environments import Environments
+from jupyter_agent.environments import Environments, Teller
 from jupyter_agent.packages import Manifest, Preparations
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.tools import Tool, Tools
+
+__all__ = ["CHILD", "Runtime", "Site", "Task", "Teller"]
 
 if TYPE_CHECKING:
     from jupyter_agent.runtimes.nodejs import Spares  # which know what is here
@@ -54,13 +56,6 @@ class Site:
     preparations: Preparations
     tools: Tools = field(default_factory=Tools)
     spares: Spares | None = None
-
-
-class Teller(Protocol):
-    """Who is told how the preparation goes (a live run)."""
-
-    def note(self, text: str) -> None:
-        """Take a line."""
 
 
 class Runtime(Protocol):
