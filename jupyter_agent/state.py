@@ -55,6 +55,9 @@ class RunState(StrEnum):
 
 LIVE = (RunState.QUEUED, RunState.PREPARING, RunState.RUNNING)
 
+MAKING = ("prepare", "environment")
+"""Kinds of runs that end when all is ready: no program is started."""
+
 
 @dataclass(frozen=True)
 class RunRow:
@@ -64,10 +67,12 @@ class RunRow:
     is which token the run got: ``none``, ``sender``, ``agent`` or ``runas``. ``parameters`` name secrets, never hold
     them. ``progress`` is ``{"done", "total", "label"}``; ``artifacts`` a list of ``{"name", "size", "mimetype"}``;
     ``reply`` ``{"queue", "correlation_id"}`` of the message that asked for the run, until it has its result;
-    ``environment`` the hash of its lock; ``folder`` the absolute path of its folder. ``peak_memory`` is in bytes.
-    ``error`` is a sentence.
+    ``environment`` the hash of its lock, or the path of one that is not ours; ``folder`` the absolute path of its
+    folder. ``peak_memory`` is in bytes. ``error`` is a sentence, ``warning`` another one, of a run that may have done
+    well.
 
-    ``kind`` is ``run``, or ``prepare`` for one that ends when all is ready; a lower ``priority`` goes first. A run that
+    ``kind`` is ``run``, ``prepare`` for one that ends when all is ready, or ``environment`` for one that makes an
+    environment, a lock or a channel (``MAKING``); a lower ``priority`` goes first. A run that
     fails is tried ``retries`` times more, in the same row: ``attempt`` counts them from 1, ``next_attempt`` is when the
     next one begins while that is waited for, ``error`` then why the one before failed. ``rerun_of`` is the run that
     this one repeats, ``key`` what its caller calls it. ``tag`` is what marks its processes, where that is not the id.
@@ -106,6 +111,7 @@ class RunRow:
     results: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    warning: str | None = None
     environment: str | None = None
     reply: dict[str, Any] | None = None
     folder: str = ""
@@ -248,6 +254,12 @@ class State:
             lambda connection: _select(connection, "ended IS NOT NULL AND reply IS NOT NULL ORDER BY id", ())
         )
 
+    async def environments_of_one(self, package_id: str) -> list[str]:
+        """The environments in which this package has run, or was prepared, and no other that is known of."""
+        return await self._database.read(
+            lambda connection: [name for (name,) in connection.execute(_OF_ONE, (package_id,))]
+        )
+
     async def delete(self, ids: Collection[str]) -> None:
         """Remove rows; one that is not there is passed over. A key holds on without its row."""
         await self._database.write(lambda connection: _delete(connection, [(id_,) for id_ in ids]))
@@ -283,6 +295,11 @@ _INSERT = "INSERT INTO runs (state, package, package_id, ended, reply, row, id) 
 _FORGET = "UPDATE requests SET request = json_remove(request, '$.jwt') WHERE id = ?"
 """A token is kept only as long as another attempt may need it."""
 _UPDATE = "UPDATE runs SET state = ?, package = ?, package_id = ?, ended = ?, reply = ?, row = ? WHERE id = ?"
+
+_OF_ONE = """
+SELECT environment FROM (SELECT package_id, json_extract(row, '$.environment') AS environment FROM runs)
+WHERE environment IS NOT NULL GROUP BY environment HAVING min(package_id IS ?1) ORDER BY environment
+"""
 
 _EXPIRED = """id IN (
     SELECT id FROM (

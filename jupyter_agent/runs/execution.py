@@ -144,6 +144,7 @@ class _Execution:
             pid=process.pid,
             pid_started=process.started,
             environment=self._prepared.environment,
+            progress=None,  # that was the preparation's
         )
 
     async def _see_through(self, process: Process, group: Group | None) -> Exit:

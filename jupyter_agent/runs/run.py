@@ -7,8 +7,8 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,8 +65,8 @@ class Prepared:
 
     ``events`` is the JSON-lines file that the child appends to. ``workdir`` is a private copy inside the run's folder:
     new or changed files in it become artifacts, then it is removed. ``rescue`` is run after the child has ended, unless
-    ``rescue_unless`` exists then. ``environment`` is the hash of the lock. A run that ends when all is ready needs no
-    ``command``. ``start`` starts the command quicker than ``processes.start`` would.
+    ``rescue_unless`` exists then. ``environment`` is as in the run's row. A run that ends when all is ready needs no
+    ``command``; ``results`` are what it made. ``start`` starts the command quicker than ``processes.start`` would.
     """
 
     command: Command | None
@@ -76,6 +76,7 @@ class Prepared:
     rescue_unless: Path | None = None
     environment: str | None = None
     start: Start | None = None
+    results: Mapping[str, Any] = field(default_factory=dict)
 
     def with_workdir(self, workdir: Path) -> Prepared:
         """The same with a private copy."""

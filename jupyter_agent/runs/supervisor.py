@@ -29,7 +29,7 @@ from jupyter_agent.runs.retention import Retention
 from jupyter_agent.runs.run import OUTPUT, Limits, Prepared, PrepareFn, Run
 from jupyter_agent.runs.slots import Place, Slots
 from jupyter_agent.runs.verdict import Cause, Stop, Verdict, not_started
-from jupyter_agent.state import Claim, Keep, RunRow, RunState, State, now
+from jupyter_agent.state import MAKING, Claim, Keep, RunRow, RunState, State, now
 
 T = TypeVar("T")
 
@@ -309,13 +309,14 @@ class Supervisor:
             prepared = await _unless_stopped(prepare(run), run)
             if prepared is None:
                 return not_started(run.stop, None), {}
-            if run.row.kind == "prepare":
+            if run.row.kind in MAKING:
                 run.no_more_stops()
-                return Verdict(RunState.SUCCEEDED), {"environment": prepared.environment}
+                made = {"environment": prepared.environment, "results": dict(prepared.results), "progress": None}
+                return Verdict(RunState.SUCCEEDED), made
             return await execute(run, prepared, reaper=self._reaper)
         finally:
             await watching
-            if prepared is None or run.row.kind == "prepare":
+            if prepared is None or run.row.kind in MAKING:
                 await asyncio.to_thread(processes.kill_leftovers, run.tag)
             await asyncio.to_thread(_remove_copy, run.folder, prepared)
 
