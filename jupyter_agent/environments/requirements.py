@@ -6,12 +6,15 @@ run: so nothing in the environment can come from the package's own folder.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
+from jupyter_agent.environments.reading import read_text
 from jupyter_agent.errors import InvalidInput, NotFound
 
 FILE = "requirements.txt"
@@ -30,6 +33,13 @@ IGNORED = ("--prefer-binary", "--trusted-host", "--use-feature")
 LOCAL = re.compile(r"^(file:|[.~/]|[A-Za-z]:[\\/])|@\s*(file:|[.~/])|^[^\s:@]+\.(whl|zip|tar\.gz|tgz)(\s|;|\[|$)")
 """A requirement that is a path."""
 
+MOST_BYTES = 1_000_000
+"""Of a file, and of all files that it includes together."""
+
+MOST_INCLUDED = 100
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Requirements:
@@ -46,18 +56,20 @@ class Requirements:
         Raises ``InvalidInput`` for what cannot be had, ``NotFound`` for an included file that is not there.
         """
         file = folder / FILE
-        return cls._of(_statements(file, folder, ())) if file.is_file() else cls()
+        if not file.is_file():
+            return cls()
+        text = read_text(file, most_bytes=MOST_BYTES)
+        return cls.of(text, files=gathered(text, FILE, folder=folder, within=folder))
 
     @classmethod
-    def of(cls, text: str) -> Self:
-        """Those in a text that includes nothing."""
-        return cls._of(("requirements", line, FILE) for line in _lines(text))
+    def of(cls, text: str, *, name: str = FILE, files: Mapping[str, str] = NOTHING) -> Self:
+        """Those in a text; ``files`` are those it may include, by their path from its folder.
 
-    @classmethod
-    def _of(cls, statements: Iterable[tuple[str, str, str]]) -> Self:
+        Raises ``InvalidInput``, ``NotFound``.
+        """
         found: dict[str, list[str]] = {"requirements": [], "constraints": [], "options": []}
-        for kind, line, where in statements:
-            option = re.split(r"[\s=]", line, maxsplit=1)[0]
+        for kind, line, where in _Reader(files.get).statements(text, name, (), "requirements"):
+            option = option_of(line)
             if option in FOR_ALL:
                 _check_option(line, where)
                 found["options"].extend([line] if option not in IGNORED else [])
@@ -70,6 +82,38 @@ class Requirements:
         return Requirements((*self.lines, *extra), self.constraints, self.options)
 
 
+def option_of(line: str) -> str:
+    """The first word of a line; an option where it begins with a dash."""
+    return re.split(r"[\s=]", line, maxsplit=1)[0]
+
+
+def gathered(text: str, name: str, *, folder: Path, within: Path) -> dict[str, str]:
+    """The texts of all files that a text includes, by their path from ``folder``, which is its own.
+
+    Raises ``InvalidInput`` for one outside of ``within``, ``NotFound`` for one that is not there.
+    """
+    found: dict[str, str] = {}
+    left = MOST_BYTES
+
+    def fetch(target: str) -> str | None:
+        nonlocal left
+        if target not in found:
+            path = folder / target
+            if not path.resolve().is_relative_to(within.resolve()):
+                raise _outside(name, target)
+            if not path.is_file():
+                return None
+            found[target] = read_text(path, most_bytes=left)
+            left -= len(found[target])
+            if len(found) > MOST_INCLUDED:
+                raise InvalidInput(f"{name} includes more than {MOST_INCLUDED} files: put them together.")
+        return found[target]
+
+    for _ in _Reader(fetch).statements(text, name, (), "requirements"):
+        pass
+    return found
+
+
 def _lines(text: str) -> Iterator[str]:
     """The logical lines: continued ones put together, without comments."""
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
@@ -77,31 +121,46 @@ def _lines(text: str) -> Iterator[str]:
             yield kept
 
 
-def _statements(file: Path, folder: Path, within: tuple[Path, ...]) -> Iterator[tuple[str, str, str]]:
-    """``(kind, line, where)`` for each line of a file and of the files it includes."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise InvalidInput(f"{file.name} cannot be read as text ({error}): save it as UTF-8.") from error
-    for line in _lines(text):
-        option, _, value = re.sub(r"^(-[rc])(?=\S)", r"\1 ", line).replace("=", " ", 1).partition(" ")
-        if option not in INCLUDES:
-            yield "requirements", line, str(file.relative_to(folder))
-            continue
-        for kind, found, where in _statements(_included(value.strip(), file, folder, within), folder, (*within, file)):
-            yield ("constraints" if "constraints" in (kind, INCLUDES[option]) else kind), found, where
+@dataclass(frozen=True)
+class _Reader:
+    """Goes through a text and what it includes; ``fetch`` gives an included text by its path."""
+
+    fetch: Callable[[str], str | None]
+    done: set[tuple[str, str]] = field(default_factory=set)
+
+    def statements(self, text: str, name: str, within: tuple[str, ...], kind: str) -> Iterator[tuple[str, str, str]]:
+        """``(kind, line, where)`` for each line; a file that is included twice is heard once."""
+        for line in _lines(text):
+            option, _, value = re.sub(r"^(-[rc])(?=\S)", r"\1 ", line).replace("=", " ", 1).partition(" ")
+            if option not in INCLUDES:
+                yield kind, line, name
+                continue
+            target = _target(value.strip(), name, within)
+            inner = "constraints" if kind == "constraints" else INCLUDES[option]
+            included = self.fetch(target)
+            if included is None:
+                raise NotFound(f"{name} includes {value.strip()}, but there is no such file in the package.")
+            if (inner, target) not in self.done:
+                self.done.add((inner, target))
+                yield from self.statements(included, target, (*within, name), inner)
 
 
-def _included(name: str, file: Path, folder: Path, within: tuple[Path, ...]) -> Path:
-    target = (file.parent / name).resolve()
-    if "://" in name or not target.is_relative_to(folder.resolve()):
-        raise InvalidInput(f"{file.name} includes {name}, which is not in the package: copy it into the package.")
-    if not target.is_file():
-        raise NotFound(f"{file.name} includes {name}, but there is no such file in the package.")
-    included = folder / target.relative_to(folder.resolve())
-    if included in (*within, file):
-        raise InvalidInput(f"{file.name} includes {name}, which includes it again: remove one of the two.")
-    return included
+def _target(value: str, name: str, within: tuple[str, ...]) -> str:
+    """The path, from the first file's folder, of what the file called ``name`` includes as ``value``."""
+    if not value:
+        raise InvalidInput(f"{name} includes a file without a name: name it, or remove the line.")
+    if "://" in value or value.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:", value):
+        raise _outside(name, value)
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), value.replace("\\", "/")))
+    if target in (*within, name):
+        raise InvalidInput(f"{name} includes {value}, which includes it again: remove one of the two.")
+    if len(within) >= MOST_INCLUDED:
+        raise InvalidInput(f"{name} includes {value} over too many steps: put them together.")
+    return target
+
+
+def _outside(name: str, value: str) -> InvalidInput:
+    return InvalidInput(f"{name} includes {value}, which is not in the package: copy it into the package.")
 
 
 def _check_option(line: str, where: str) -> None:

@@ -1,0 +1,7 @@
+"""From what a file says to what is to be solved. For a child process: conda_lock takes half a second to import."""
+
+from __future__ import annotations
+
+from jupyter_agent.environments.specs.spec import Explicit, Spec, parse
+
+__all__ = ["Explicit", "Spec", "parse"]
