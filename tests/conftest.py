@@ -23,6 +23,7 @@ from jupyter_agent import processes
 from jupyter_agent.errors import AgentError
 from jupyter_agent.home import AgentClient, Home, ensure_agent, read_json, running_agent
 from jupyter_agent.openflow.client import Client
+from tests.channels import channel_in
 from tests.hub_peers import hub_on_a_new_home, user_of
 from tests.openflow_peers import Hub
 
@@ -65,6 +66,13 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     yield made
     end_all(made)
     shutil.rmtree(made.path.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def channel(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A conda channel made from PyPI, the same for all workers: python, ipykernel, numpy, pandas, papermill, pip."""
+    own = tmp_path_factory.getbasetemp()
+    return channel_in((own if worker_id == "master" else own.parent) / "channel-from-pypi")
 
 
 @pytest.fixture(scope="module")

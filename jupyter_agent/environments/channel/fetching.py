@@ -1,0 +1,137 @@
+"""Wheels for requirements, by pip: so the user's configuration, proxies, certificates and credentials hold.
+
+Nothing is ever built: only wheels are taken, and they are not run.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from jupyter_agent import processes
+from jupyter_agent.environments.indexes import without_credentials
+from jupyter_agent.environments.telling import Teller
+from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
+
+TIMEOUT_S = 6 * 3600
+
+NOT_OURS = (
+    *("PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_REQUIRE_VIRTUALENV", "PIP_DEST", "PIP_DESTINATION_DIRECTORY"),
+    *("PIP_NO_DEPS", "PIP_PLATFORM", "PIP_PYTHON_VERSION", "PIP_IMPLEMENTATION", "PIP_ABI", "PIP_PYTHON"),
+    *("PIP_QUIET", "PIP_VERBOSE", "PIP_LOG", "PIP_REQUIREMENT", "PIP_EDITABLE", "PIP_CONSTRAINT", "PIP_REPORT"),
+)
+"""Settings of pip that work against what is asked of it here."""
+
+COLLECTING = re.compile(r"Collecting ([A-Za-z0-9._-]+)")
+
+DOWNLOADING = re.compile(r"\s*(?:Downloading|Using cached) (\S+\.whl)(?: \((.+)\))?")
+
+UNREACHABLE = re.compile(
+    r"NewConnectionError|ConnectTimeout|Failed to establish|Name or service not known|ProxyError|SSLError|Connection "
+    r"(?:refused|reset|aborted)|Temporary failure in name|Read timed out|Network is unreachable|No route to host"
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be had from PyPI: requirements, a line each, constraints, and options (``--index-url ...``)."""
+
+    lines: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def requirements(self) -> list[Requirement]:
+        """The lines, read. Raises ``InvalidInput`` for one that is none, or that would have to be built."""
+        return [_checked(line) for line in self.lines]
+
+
+def _checked(line: str) -> Requirement:
+    bare = re.split(r"\s--hash[=\s]", line)[0].strip()
+    try:
+        found = Requirement(bare)
+    except InvalidRequirement as error:
+        raise InvalidInput(f"{bare[:200]!r} is no requirement: write it as in requirements.txt ({error}).") from error
+    if found.url and not re.search(r"\.whl(#|\?|$)", found.url):
+        raise InvalidInput(
+            f"{without_credentials(bare)[:200]!r} is no wheel: a channel is made from wheels alone, nothing is built."
+        )
+    return found
+
+
+@dataclass
+class _Seen:
+    """What pip has said so far."""
+
+    tell: Teller
+    names: set[str] = field(default_factory=set)
+
+    def line(self, _stream: str, line: str) -> None:
+        """A line of its output."""
+        if found := COLLECTING.match(line):
+            self.names.add(found[1].lower())
+            self.tell.show_progress("solve", len(self.names), None, found[1])
+        elif found := DOWNLOADING.match(line):
+            self.tell.note(without_credentials(line.strip()))
+
+
+async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tell: Teller, tag: str) -> list[Path]:
+    """The wheels for ``wanted`` and what they need, in ``folder``, for the running interpreter.
+
+    Raises ``InvalidInput`` for what cannot be had together, ``NotFound`` for what no index has as a wheel,
+    ``Unavailable`` when no index can be reached.
+    """
+    wanted.requirements()
+    asked, limits = folder / "requirements.txt", folder / "constraints.txt"
+    asked.write_text("".join(f"{line}\n" for line in (*wanted.options, *wanted.lines)), encoding="utf-8")
+    limits.write_text("".join(f"{line}\n" for line in wanted.constraints), encoding="utf-8")
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    argv = (
+        *(sys.executable, "-P", "-m", "pip", "download", "--only-binary", ":all:", "--progress-bar", "off"),
+        *("--no-input", "--disable-pip-version-check", "--dest", str(wheels)),
+        *("--requirement", str(asked), "--constraint", str(limits)),
+    )
+    chosen = {name: value for name, value in environ.items() if name not in NOT_OURS}
+    done = await processes.run(
+        processes.Command(argv, folder, chosen | {"PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}),
+        tag=tag,
+        on_line=_Seen(tell).line,
+        timeout_s=TIMEOUT_S,
+    )
+    if not done.exit.ok:
+        raise failure(done.output)
+    return sorted(wheels.glob("*.whl"))
+
+
+def failure(output: str) -> InvalidInput | NotFound | Unavailable | Failed:
+    """What pip's output says about why it did not work."""
+    lines = [without_credentials(line.strip()) for line in output.splitlines()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if UNREACHABLE.search(output):
+        return Unavailable(
+            f"PyPI, or the index that pip is configured to, cannot be reached: {_last(errors or lines)} "
+            "Check the network and pip's configuration (pip config list)."
+        )
+    if missing := next((found[1] for line in errors if (found := MISSING.match(line))), ""):
+        return NotFound(
+            f"No index has a wheel of {missing} for this machine and this Python "
+            f"({sys.version_info.major}.{sys.version_info.minor}): ask for another version, or leave it out."
+        )
+    if "ResolutionImpossible" in output:
+        conflict = [line for line in lines if CONFLICT.search(line)]
+        return InvalidInput(f"These cannot be had together: {'; '.join(dict.fromkeys(conflict))[:2000]}.")
+    return Failed(f"pip could not fetch the wheels: {_last(errors or lines)}")
+
+
+MISSING = re.compile(r"No matching distribution found for (.+)")
+
+CONFLICT = re.compile(r" depends on |^The user requested ")
+
+
+def _last(lines: list[str]) -> str:
+    return next((line for line in reversed(lines) if line), "it said nothing.")[:1000]
