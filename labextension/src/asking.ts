@@ -5,13 +5,15 @@
 import { Dialog, InputDialog, Notification, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
+import type { IEnvironmentsModel } from './environments';
+import { environmentDetail, grouped } from './environmentwords';
 import type { IAgentModel } from './model';
 import type { IOthersModel } from './others';
 import type { IRow } from './parameters';
 import type { IOrder, ITypedParameters } from './parametersform';
 import { ParametersForm } from './parametersform';
 import { sentence } from './request';
-import type { IOtherAgent, IPackage, IRun } from './shapes';
+import type { IEnvironment, IOtherAgent, IPackage, IRun } from './shapes';
 import { stateWord, title } from './words';
 
 /** Do it and show what went wrong. */
@@ -50,7 +52,7 @@ export async function confirmed(question: string, consequence: string, deed: str
 }
 
 /** One of these, by what it is called; `null` when the user wants none. Two of one name are told apart by number. */
-async function choose<T>(items: readonly T[], question: string, label: (item: T) => string): Promise<T | null> {
+export async function choose<T>(items: readonly T[], question: string, label: (item: T) => string): Promise<T | null> {
   const labels = items.map(label);
   const shown = labels.map((text, index) => {
     const before = labels.slice(0, index).filter(it => it === text).length;
@@ -97,6 +99,34 @@ export async function chooseRun(
   }
   const chosen = await choose(runs, question, run => `${title(run)} · ${stateWord(run.state, trans)} · ${run.id}`);
   return chosen?.id ?? null;
+}
+
+/** One of the environments that `suits`, those of the agent first. */
+export async function chooseEnvironment(
+  environments: IEnvironmentsModel,
+  question: string,
+  trans: TranslationBundle,
+  suits: (item: IEnvironment) => boolean = () => true
+): Promise<IEnvironment | null> {
+  await patiently(trans.__('Reading the environments …'), environments.refresh());
+  if (environments.problem !== null) {
+    throw new Error(environments.problem);
+  }
+  const suiting = grouped(environments.environments ?? [])
+    .flatMap(group => group.environments)
+    .filter(suits);
+  if (!suiting.length) {
+    Notification.info(trans.__('There is no such environment yet.'), { autoClose: 3000 });
+    return null;
+  }
+  return choose(suiting, question, it => environmentLabel(it, trans));
+}
+
+/** An environment in one line. */
+export function environmentLabel(it: IEnvironment, trans: TranslationBundle): string {
+  const python = it.python ? `Python ${it.python}` : '';
+  const owner = it.origin === 'jupyter_agent' ? it.id.slice(0, 8) : it.origin;
+  return [it.name, python, environmentDetail(it, 0, trans)[0] ?? '', owner].filter(Boolean).join(' · ');
 }
 
 /** One of the agents that are online and may be used. */

@@ -61,6 +61,40 @@ export const removeIcon = new LabIcon({
     '</svg>'
 });
 
+/** A drawing in lines, in the colours of Lab's own icons. */
+function tool(name: string, lines: string): LabIcon {
+  return new LabIcon({
+    name: `jupyter-agent:${name}`,
+    svgstr:
+      '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24"><g fill="none">' +
+      '<g class="jp-icon3" stroke="#616161" stroke-width="2" stroke-linecap="round" stroke-linejoin="round">' +
+      `${lines}</g></g></svg>`
+  });
+}
+
+/** Layers that stand on one another. */
+export const environmentIcon = tool(
+  'environment',
+  '<path d="M12 3l9 4.5-9 4.5-9-4.5zM3 12l9 4.5 9-4.5M3 16.5L12 21l9-4.5"/>'
+);
+export const foreignIcon = tool(
+  'foreign-environment',
+  '<path d="M12 3l9 4.5-9 4.5-9-4.5zM3 7.5v9L12 21l9-4.5v-9M12 12v9"/>'
+);
+export const lockIcon = tool(
+  'lock',
+  '<rect x="5" y="11" width="14" height="9" rx="1"/><path d="M8 11V8a4 4 0 0 1 8 0v3"/>'
+);
+export const verifyIcon = tool(
+  'verify',
+  '<path d="M12 3l8 3v6c0 4.5-3.2 7.6-8 9-4.800-1.400-8-4.500-8-9V6zM8.500 12l2.500 2.500 4.500-5"/>'
+);
+export const repairIcon = tool(
+  'repair',
+  '<path d="M14.500 6.500a4 4 0 0 1 5-3.900l-2.400 2.500 1.700 1.700 2.500-2.400a4 4 0 0 1-5.200 4.900L7.500 18a2 2 0 0 1-2.800-2.800l8.700-8.600"/>'
+);
+export const cleanIcon = tool('clean-up', '<path d="M14.500 3l-4 8M7 11h8l2 10H4zM8.500 16v5M12.500 16v5"/>');
+
 const OF_STATE: Readonly<Record<RunState, LabIcon>> = {
   queued: clock,
   preparing: dots,

@@ -11,6 +11,7 @@ import {
   Notification,
   WidgetTracker
 } from '@jupyterlab/apputils';
+import { IFileBrowserFactory } from '@jupyterlab/filebrowser';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { IRunningSessionManagers } from '@jupyterlab/running';
 import { IStatusBar } from '@jupyterlab/statusbar';
@@ -21,19 +22,24 @@ import { Poll } from '@lumino/polling';
 import { Signal } from '@lumino/signaling';
 
 import { addCommands } from './commands';
+import type { IEnvironmentsModel } from './environments';
+import { ENVIRONMENTS_MS, EnvironmentsModel } from './environments';
+import type { EnvironmentView } from './environmentview';
+import { explained } from './environmentwords';
+import { MeantFiles, offerInEditors, offerInFileBrowser } from './files';
 import { stateIcon } from './icons';
 import type { IAgentModel } from './model';
 import { AgentModel } from './model';
 import type { IOthersModel } from './others';
 import { OTHERS_MS, OthersModel } from './others';
 import { AgentPanel } from './panel';
-import { agentAPI, othersAPI, sentence } from './request';
+import { agentAPI, environmentsAPI, othersAPI, sentence } from './request';
 import { OtherRun, OwnRun } from './runsource';
 import type { RunView, Tab } from './runview';
 import { agentEvent, hasEnded } from './shapes';
 import { statusItem } from './statusitem';
 import type { IRunAt } from './tokens';
-import { CommandIDs, IAgent, IOthers, IRunViews } from './tokens';
+import { CommandIDs, IAgent, IEnvironments, IEnvironmentViews, IMeantFiles, IOthers, IRunViews } from './tokens';
 import { kindWord, stateWord, title, toneOf } from './words';
 
 const DOMAIN = 'jupyter_agent';
@@ -90,6 +96,111 @@ const othersPlugin: JupyterFrontEndPlugin<IOthersModel> = {
     })
 };
 
+const environmentsPlugin: JupyterFrontEndPlugin<IEnvironmentsModel> = {
+  id: 'jupyter-agent:environments',
+  description: 'Keeps what the page knows of the environments.',
+  autoStart: true,
+  provides: IEnvironments,
+  requires: [IAgent],
+  activate: (app: JupyterFrontEnd, model: IAgentModel) => {
+    const environments = new EnvironmentsModel({
+      api: environmentsAPI(app.serviceManager.serverSettings),
+      isRunning: () => model.running
+    });
+    const ended = new Set<string>();
+    model.runChanged.connect((_, run) => {
+      // Each end is news once: by then what the run made, used or changed is known.
+      if (hasEnded(run) ? !ended.has(run.id) : run.kind === 'environment' && run.state === 'preparing') {
+        if (hasEnded(run)) {
+          ended.add(run.id);
+        }
+        environments.look();
+      }
+    });
+    return environments;
+  }
+};
+
+const environmentViewsPlugin: JupyterFrontEndPlugin<IEnvironmentViews> = {
+  id: 'jupyter-agent:environment-views',
+  description: 'Opens environments in the main area.',
+  autoStart: true,
+  provides: IEnvironmentViews,
+  requires: [IAgent, IEnvironments, ITranslator],
+  optional: [ILayoutRestorer],
+  activate: (
+    app: JupyterFrontEnd,
+    model: IAgentModel,
+    environments: IEnvironmentsModel,
+    translator: ITranslator,
+    restorer: ILayoutRestorer | null
+  ) => {
+    const { commands, shell } = app;
+    const trans = translator.load(DOMAIN);
+    const tracker = new WidgetTracker<MainAreaWidget<EnvironmentView>>({ namespace: 'jupyter-agent-environments' });
+    const find = (id: string) =>
+      tracker.find(({ content }) => content.environmentId === id || content.details?.id === id);
+    const create = async (id: string): Promise<MainAreaWidget<EnvironmentView>> => {
+      const { EnvironmentView } = await import('./environmentview');
+      const widget = new MainAreaWidget({
+        content: new EnvironmentView({ id, model, environments, commands, trans })
+      });
+      widget.id = `jupyter-agent-environment-${id}`;
+      widget.toolbar.addClass('jp-agent-RunToolbar');
+      const add = (name: string, command: string, label: string): void => {
+        widget.toolbar.addItem(name, new CommandToolbarButton({ commands, id: command, args: { id }, label }));
+      };
+      add('verify', CommandIDs.verifyEnvironment, trans.__('Verify'));
+      add('repair', CommandIDs.repairEnvironment, trans.__('Repair'));
+      widget.toolbar.addItem('spacer', Toolbar.createSpacerItem());
+      add('copy-path', CommandIDs.copyEnvironmentPath, trans.__('Copy path'));
+      add('remove', CommandIDs.removeEnvironment, trans.__('Remove'));
+      return widget;
+    };
+    if (restorer) {
+      void restorer.restore(tracker, {
+        command: CommandIDs.showEnvironment,
+        args: ({ content }) => ({ id: content.environmentId }),
+        name: ({ content }) => content.environmentId
+      });
+    }
+    return {
+      open: async (id: string) => {
+        let widget = find(id);
+        if (!widget) {
+          widget = await create(id);
+          shell.add(widget, 'main');
+          await tracker.add(widget);
+        }
+        shell.activateById(widget.id);
+      },
+      get inFront() {
+        const current = tracker.currentWidget;
+        return current && shell.currentWidget === current ? current.content.environmentId : null;
+      },
+      get isVisible() {
+        return tracker.find(widget => widget.isVisible) !== undefined;
+      },
+      close: (id: string) => find(id)?.dispose()
+    };
+  }
+};
+
+const filesPlugin: JupyterFrontEndPlugin<IMeantFiles> = {
+  id: 'jupyter-agent:files',
+  description: 'Environments from the file browser and from open files.',
+  autoStart: true,
+  provides: IMeantFiles,
+  requires: [ITranslator],
+  optional: [IFileBrowserFactory],
+  activate: (app: JupyterFrontEnd, translator: ITranslator, factory: IFileBrowserFactory | null) => {
+    const trans = translator.load(DOMAIN);
+    offerInFileBrowser(app, factory);
+    offerInEditors(app, trans);
+    return new MeantFiles(app, factory);
+  }
+};
+
 const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
   id: 'jupyter-agent:run-views',
   description: 'Opens runs in the main area.',
@@ -116,7 +227,14 @@ const viewsPlugin: JupyterFrontEndPlugin<IRunViews> = {
         agent === null
           ? new OwnRun({ model, id, sentence })
           : new OtherRun({ others, slug: agent, id, now: () => model.now() });
-      const content = new RunView({ source, settings, rendermime, me: () => user.identity?.username, trans });
+      const content = new RunView({
+        source,
+        settings,
+        rendermime,
+        commands: app.commands,
+        me: () => user.identity?.username,
+        trans
+      });
       const widget = new MainAreaWidget({ content });
       widget.id = ['jupyter-agent-run', agent, id].filter(Boolean).join('-');
       widget.toolbar.addClass('jp-agent-RunToolbar');
@@ -179,12 +297,15 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-agent:panel',
   description: 'The left panel and the commands.',
   autoStart: true,
-  requires: [IAgent, IOthers, IRunViews, ITranslator],
+  requires: [IAgent, IOthers, IEnvironments, IEnvironmentViews, IMeantFiles, IRunViews, ITranslator],
   optional: [ICommandPalette, ILayoutRestorer],
   activate: (
     app: JupyterFrontEnd,
     model: IAgentModel,
     others: IOthersModel,
+    environments: IEnvironmentsModel,
+    environmentViews: IEnvironmentViews,
+    files: IMeantFiles,
     views: IRunViews,
     translator: ITranslator,
     palette: ICommandPalette | null,
@@ -192,11 +313,20 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
   ) => {
     const { commands, shell } = app;
     const trans = translator.load(DOMAIN);
-    const panel = new AgentPanel({ model, others, commands, translator, onShown: startOnce(model, commands) });
+    const panel = new AgentPanel({
+      model,
+      others,
+      environments,
+      commands,
+      translator,
+      onShown: startOnce(model, commands)
+    });
     shell.add(panel, 'left', { rank: 250, type: 'Agent' });
     restorer?.add(panel, panel.id);
     keepLooking(panel, model, others);
-    addCommands({ app, model, others, trans, views, openPanel: () => shell.activateById(panel.id) });
+    keepReading(panel, model, environments, environmentViews);
+    const openPanel = (): void => shell.activateById(panel.id);
+    addCommands({ app, model, others, environments, environmentViews, files, trans, views, openPanel });
     for (const command of Object.values(CommandIDs)) {
       palette?.addItem({ command, category: trans.__('Agent') });
     }
@@ -206,7 +336,7 @@ const panelPlugin: JupyterFrontEndPlugin<void> = {
       }
       const kind = kindWord(run.kind, trans);
       const name = kind ? `${title(run)} (${kind})` : title(run);
-      const text = `${name}: ${stateWord(run.state, trans)}. ${run.error ?? ''}`.trim();
+      const text = `${name}: ${stateWord(run.state, trans)}. ${explained(run.error ?? '').sentence}`.trim();
       const open = {
         label: trans.__('Open'),
         callback: () => void commands.execute(CommandIDs.openRun, { id: run.id })
@@ -234,6 +364,37 @@ function keepLooking(panel: AgentPanel, model: IAgentModel, others: IOthersModel
   panel.agentsShown.connect(look);
   model.changed.connect((_, change) => {
     if (change !== 'runs') {
+      look();
+    }
+  });
+  document.addEventListener('visibilitychange', look);
+  void poll.start();
+}
+
+/** Environments are read while somebody can see them, and at once when that begins or there is news. */
+function keepReading(
+  panel: AgentPanel,
+  model: IAgentModel,
+  environments: IEnvironmentsModel,
+  views: IEnvironmentViews
+): void {
+  const isSeen = (): boolean => !document.hidden && (panel.showsEnvironments || views.isVisible);
+  const poll = new Poll({
+    name: 'jupyter-agent:environments',
+    auto: false,
+    factory: () => environments.refresh(),
+    frequency: { interval: ENVIRONMENTS_MS, backoff: false, max: ENVIRONMENTS_MS },
+    standby: () => !isSeen()
+  });
+  const look = (): void => {
+    if (isSeen()) {
+      void poll.refresh();
+    }
+  };
+  panel.environmentsShown.connect(look);
+  environments.news.connect(look);
+  model.changed.connect((_, change) => {
+    if (change === 'status') {
       look();
     }
   });
@@ -305,4 +466,14 @@ const runningPlugin: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [modelPlugin, othersPlugin, viewsPlugin, panelPlugin, statusPlugin, runningPlugin];
+export default [
+  modelPlugin,
+  othersPlugin,
+  environmentsPlugin,
+  viewsPlugin,
+  environmentViewsPlugin,
+  filesPlugin,
+  panelPlugin,
+  statusPlugin,
+  runningPlugin
+];

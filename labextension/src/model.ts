@@ -19,6 +19,11 @@ export interface ILaunch {
   readonly retries?: number;
 }
 
+/** What is to be different when the same is run once more. */
+export interface IAgain {
+  readonly from_pypi?: boolean;
+}
+
 /** The calls of the API that the page makes. Each rejects with an error whose message is a sentence for the user. */
 export interface IAgentAPI {
   status(): Promise<IStatus>;
@@ -37,8 +42,8 @@ export interface IAgentAPI {
   /** Pack a folder of the agent's machine and publish it. */
   publish(path: string): Promise<Pick<IPackage, 'id' | 'name' | 'version'>>;
   cancel(id: string): Promise<IRun>;
-  /** Run the same once more. */
-  rerun(id: string): Promise<IRun>;
+  /** Run the same once more; from PyPI where no channel can be reached, when that is asked for. */
+  rerun(id: string, options?: IAgain): Promise<IRun>;
   output(id: string, offset: number): Promise<IPage>;
   /** How far away the other side is, judged by how a call failed, and a sentence for the user. */
   judge(error: unknown): { readonly reach: Reach; readonly sentence: string };
@@ -88,7 +93,9 @@ export interface IAgentModel {
   publish(path: string): Promise<Pick<IPackage, 'id' | 'name' | 'version'>>;
   cancel(id: string): Promise<IRun>;
   cancelAll(packageId: string): Promise<number>;
-  rerun(id: string): Promise<IRun>;
+  rerun(id: string, options?: IAgain): Promise<IRun>;
+  /** Take in a run that was asked for from this page by another call. */
+  begun(asked: Promise<IRun>): Promise<IRun>;
   /** The runs of a package that have not ended. */
   liveOf(packageId: string): readonly IRun[];
   load(id: string): Promise<IRun>;
@@ -202,15 +209,15 @@ export class AgentModel implements IAgentModel {
 
   /** Run a package (by its id or name). */
   launch(packageId: string, launch: ILaunch): Promise<IRun> {
-    return this._started(this._api.launch(packageId, launch));
+    return this.begun(this._api.launch(packageId, launch));
   }
 
   prepare(packageId: string): Promise<IRun> {
-    return this._started(this._api.prepare(packageId));
+    return this.begun(this._api.prepare(packageId));
   }
 
-  rerun(id: string): Promise<IRun> {
-    return this._started(this._api.rerun(id));
+  rerun(id: string, options?: IAgain): Promise<IRun> {
+    return this.begun(this._api.rerun(id, options));
   }
 
   /** How many runs were cancelled for it. */
@@ -246,7 +253,7 @@ export class AgentModel implements IAgentModel {
     return outcomes.length;
   }
 
-  private async _started(asked: Promise<IRun>): Promise<IRun> {
+  async begun(asked: Promise<IRun>): Promise<IRun> {
     const run = await asked;
     this._mine.add(run.id);
     this._hear(run);

@@ -1,5 +1,5 @@
 /**
- * The left panel: the connection, the packages, the runs, other agents. It only shows; everything it does is a command.
+ * The left panel: the connection, the packages, the runs, the environments, other agents. It only shows; everything it does is a command.
  */
 
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
@@ -27,6 +27,9 @@ import { AccordionPanel, Widget } from '@lumino/widgets';
 import * as React from 'react';
 
 import { Agents } from './agentlist';
+import { EnvironmentList } from './environmentlist';
+import type { IEnvironmentsModel } from './environments';
+import { explained } from './environmentwords';
 import { useModel, useNow } from './hooks';
 import { agentIcon, toneIcon } from './icons';
 import type { IAgentModel } from './model';
@@ -49,6 +52,7 @@ interface IShared {
 export interface IAgentPanelOptions {
   readonly model: IAgentModel;
   readonly others: IOthersModel;
+  readonly environments: IEnvironmentsModel;
   readonly commands: CommandRegistry;
   readonly translator?: ITranslator;
   /** Called each time the panel comes into view. */
@@ -65,12 +69,18 @@ export class AgentPanel extends SidePanel {
     this.id = 'jupyter-agent-panel';
     this.addClass('jp-agent-Panel');
     this.title.icon = agentIcon;
-    this.title.caption = trans.__('Agent: packages, runs and other agents');
+    this.title.caption = trans.__('Agent: packages, runs, environments and other agents');
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', trans.__('Agent'));
     this.header.addWidget(ReactWidget.create(<Connection {...shared} />));
     this._section(trans.__('Packages'), new PanelWithToolbar(), <Packages {...shared} />, CommandIDs.publishPackage);
     this._section(trans.__('Runs'), new PanelWithToolbar(), <Runs {...shared} />);
+    this._section(
+      trans.__('Environments'),
+      this._environments,
+      <EnvironmentList {...shared} environments={options.environments} />,
+      CommandIDs.cleanUpEnvironments
+    );
     this._section(
       trans.__('Agents'),
       this._agents,
@@ -79,7 +89,7 @@ export class AgentPanel extends SidePanel {
     );
     this._heights.observe(this.header.node);
     if (this.content instanceof AccordionPanel) {
-      this.content.setRelativeSizes([3, 4, 4]);
+      this.content.setRelativeSizes([3, 4, 3, 3]);
     }
   }
 
@@ -96,6 +106,16 @@ export class AgentPanel extends SidePanel {
   /** It has come into view. */
   get agentsShown(): ISignal<unknown, void> {
     return this._agents.shown;
+  }
+
+  /** Whether the section of environments is in view. */
+  get showsEnvironments(): boolean {
+    return this._environments.isVisible;
+  }
+
+  /** It has come into view. */
+  get environmentsShown(): ISignal<unknown, void> {
+    return this._environments.shown;
   }
 
   protected override onAfterShow(message: Message): void {
@@ -125,6 +145,7 @@ export class AgentPanel extends SidePanel {
   );
   private readonly _options: IAgentPanelOptions;
   private readonly _agents = new WatchedSection();
+  private readonly _environments = new WatchedSection();
 }
 
 /** A section that tells when it comes into view. */
@@ -326,7 +347,7 @@ function RunItem(props: {
     waiting(run, now, trans),
     ...peculiarities(run, trans),
     ...(ended
-      ? [ago(run.ended ?? run.created, now, trans), run.error ?? '']
+      ? [ago(run.ended ?? run.created, now, trans), explained(run.error ?? '').sentence]
       : [run.progress?.label ?? (run.state === 'preparing' ? trans.__('what it needs') : '')])
   ];
   const args = { id: run.id };

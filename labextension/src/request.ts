@@ -5,6 +5,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import type { IEnvironmentsAPI } from './environments';
 import { jsonLines } from './lines';
 import type { IAgentAPI } from './model';
 import type { IOthersAPI } from './others';
@@ -138,7 +139,7 @@ export function agentAPI(settings: ServerConnection.ISettings): IAgentAPI {
     remove: id => requestAPI(settings, ['packages', id], { method: 'DELETE', onDate }),
     publish: path => post(['packages'], { path }),
     cancel: id => post(['runs', id, 'cancel']),
-    rerun: id => post(['runs', id, 'rerun']),
+    rerun: (id, options) => post(['runs', id, 'rerun'], options ?? {}),
     output: (id, offset) => get(['runs', id, 'output'], { offset, limit: PAGE_BYTES }),
     judge: error => ({ reach: judge(error), sentence: sentence(error) }),
     now: () => Date.now() + ahead
@@ -164,6 +165,24 @@ export function othersAPI(settings: ServerConnection.ISettings): IOthersAPI {
     sentence,
     isFinal: error => error instanceof RequestFailed && error.status >= 400 && error.status < 500,
     now: () => Date.now()
+  };
+}
+
+/** The calls about environments, over the same. */
+export function environmentsAPI(settings: ServerConnection.ISettings): IEnvironmentsAPI {
+  const post = <T>(parts: readonly string[], body: unknown = {}): Promise<T> =>
+    requestAPI<T>(settings, parts, { method: 'POST', body });
+  return {
+    environments: () => requestAPI(settings, ['environments']),
+    environment: id => requestAPI(settings, ['environments', id]),
+    make: making => post(['environments'], making),
+    lock: making => post(['environments', 'lock'], making),
+    verify: id => post(['environments', id, 'verify']),
+    repair: id => post(['environments', id, 'repair']),
+    removeEnvironment: id => requestAPI(settings, ['environments', id], { method: 'DELETE' }),
+    cleanUp: options => post(['environments', 'gc'], options),
+    runIn: (target, environment) => post(['runs'], environment === null ? { target } : { target, environment }),
+    sentence
   };
 }
 

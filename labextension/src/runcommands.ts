@@ -14,7 +14,13 @@ import { hasEnded } from './shapes';
 import { CommandIDs, NOTEBOOK, REPORT } from './tokens';
 
 /** Those whose being possible depends on a run's state. */
-export const OF_RUNS = [CommandIDs.cancelRun, CommandIDs.rerun, CommandIDs.openNotebook, CommandIDs.openReport];
+export const OF_RUNS = [
+  CommandIDs.cancelRun,
+  CommandIDs.rerun,
+  CommandIDs.makeFromPyPI,
+  CommandIDs.openNotebook,
+  CommandIDs.openReport
+];
 
 export function runCommands(options: ICommandOptions): Record<string, Command> {
   return { ...changing(options), ...looking(options) };

@@ -6,14 +6,17 @@ import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { ServerConnection } from '@jupyterlab/services';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { ReactWidget } from '@jupyterlab/ui-components';
+import type { CommandRegistry } from '@lumino/commands';
 import type { Message } from '@lumino/messaging';
 import { Signal } from '@lumino/signaling';
 import { Panel } from '@lumino/widgets';
 import * as React from 'react';
 
 import { ConsoleView } from './consoleview';
+import { environmentOf, steps } from './environmentwords';
 import { useNow, useSignal } from './hooks';
 import { agentIcon, stateIcon } from './icons';
+import { EnvironmentLink, Failure, Steps } from './making';
 import { NotebookView } from './notebookview';
 import { LiveBar, StateMark } from './parts';
 import { artifactUrl, requestAPI, sentence } from './request';
@@ -23,6 +26,9 @@ import { hasEnded, USUAL_PRIORITY } from './shapes';
 import { NOTEBOOK } from './tokens';
 import { attempts, duration, elapsed, kindWord, resultValue, size, title, toneOf, value, waiting } from './words';
 
+/** Kinds of runs that start no program. */
+const MAKING: readonly IRun['kind'][] = ['prepare', 'environment'];
+
 export type Tab = 'console' | 'notebook';
 
 export interface IRunViewOptions {
@@ -30,6 +36,7 @@ export interface IRunViewOptions {
   readonly source: IRunSource;
   readonly settings: ServerConnection.ISettings;
   readonly rendermime: IRenderMimeRegistry;
+  readonly commands: CommandRegistry;
   /** The name under which Jupyter knows the user. */
   readonly me: () => string | undefined;
   readonly trans: TranslationBundle;
@@ -89,7 +96,7 @@ export class RunView extends Panel {
   /** Whether the run has, or will have, an output notebook. */
   get hasNotebook(): boolean {
     const { run, agent } = this._options.source;
-    if (agent !== null || run === undefined || run.kind === 'prepare') {
+    if (agent !== null || run === undefined || MAKING.includes(run.kind)) {
       return false;
     }
     return run.language === 'notebook' || run.artifacts.some(it => it.name === NOTEBOOK);
@@ -226,7 +233,7 @@ function Tabs({ view, trans }: { view: RunView; trans: TranslationBundle }): Rea
 }
 
 function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement {
-  const { source, settings, me, trans } = props;
+  const { source, settings, commands, me, trans } = props;
   useSignal(source.changed);
   const { run, contact, trouble, agent } = source;
   const now = useNow(source, run !== undefined && !hasEnded(run) && contact);
@@ -239,6 +246,7 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
     );
   }
   const ended = hasEnded(run);
+  const making = steps(run) !== null;
   const taken = ended || contact ? elapsed(run, now) : null;
   return (
     <header className="jp-agent-Header">
@@ -252,15 +260,20 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
       {ended ? null : (
         <div className="jp-agent-Header-progress">
           <LiveBar run={run} contact={contact} trans={trans} />
-          <span>{run.progress?.label ?? waiting(run, now, trans)}</span>
+          <span>{making ? '' : (run.progress?.label ?? waiting(run, now, trans))}</span>
         </div>
       )}
+      {making ? <Steps run={run} trans={trans} /> : null}
       {(run.error ?? trouble) ? (
-        <div className="jp-agent-Trouble" role="alert">
-          {run.error ?? trouble}
-        </div>
+        <Failure
+          error={run.error ?? trouble ?? ''}
+          run={run}
+          commands={agent === null ? commands : null}
+          trans={trans}
+        />
       ) : null}
-      <Facts run={run} agent={agent} me={me} trans={trans} />
+      {run.warning ? <div className="jp-agent-Warning">{run.warning}</div> : null}
+      <Facts run={run} agent={agent} commands={commands} me={me} trans={trans} />
       <Results results={run.results} trans={trans} />
       <Artifacts run={run} settings={settings} trans={trans} />
     </header>
@@ -270,11 +283,13 @@ function Header(props: IRunViewOptions & { view: RunView }): React.ReactElement 
 function Facts({
   run,
   agent,
+  commands,
   me,
   trans
 }: {
   run: IRun;
   agent: string | null;
+  commands: CommandRegistry;
   me: IRunViewOptions['me'];
   trans: TranslationBundle;
 }): React.ReactElement {
@@ -304,6 +319,14 @@ function Facts({
           </div>
         ) : null
       )}
+      {agent === null && environmentOf(run) !== null ? (
+        <div>
+          <dt>{trans.__('Environment')}</dt>
+          <dd>
+            <EnvironmentLink run={run} commands={commands} />
+          </dd>
+        </div>
+      ) : null}
     </dl>
   );
 }

@@ -17,9 +17,16 @@ export type RunState =
 
 export interface IProgress {
   readonly done: number;
-  readonly total: number;
+  /** `null`: not known. */
+  readonly total: number | null;
   readonly label: string;
+  /** Of a run that makes an environment or waits for one: one of `PHASES`. */
+  readonly phase?: string;
 }
+
+/** What making an environment goes through, in this order. */
+export const PHASES = ['solve', 'download', 'link', 'pip', 'compile', 'check'] as const;
+export type Phase = (typeof PHASES)[number];
 
 export interface IArtifact {
   readonly name: string;
@@ -50,14 +57,21 @@ export interface IRun {
   readonly results: Readonly<Record<string, unknown>>;
   readonly artifacts: readonly IArtifact[];
   readonly error: string | null;
+  /** What is not well although the run may have done well, such as an environment that it changed. */
+  readonly warning?: string | null;
+  /** The id of the environment it ran in, or the path of one that is not the agent's. */
+  readonly environment?: string | null;
   /** Bytes. */
   readonly peak_memory: number | null;
   /** Seconds. */
   readonly cpu_s: number | null;
   /** Grows with the output; only good for telling that there is more to read. */
   readonly output_size: number;
-  /** A preparation ends when everything is ready, its output is the log of it; a test run is ended after a while. */
-  readonly kind: 'run' | 'prepare' | 'testrun';
+  /**
+   * A preparation, and the making of an environment (or a lock, or a channel), end when everything is ready, their
+   * output is the log of it; a test run is ended after a while.
+   */
+  readonly kind: 'run' | 'prepare' | 'testrun' | 'environment';
   /** Lower ones are started first. */
   readonly priority: number;
   /** How many further attempts may follow a first one that fails. */
@@ -170,6 +184,74 @@ export interface IStatus {
   /** What will need attention soon, such as a token that ends. */
   readonly warning: string | null;
   readonly runs: { readonly active: number; readonly queued: number };
+}
+
+/** How an environment is: `changed` by somebody, `half-made` because its making was broken off. */
+export type EnvironmentState = 'ready' | 'building' | 'half-made' | 'changed';
+
+/** Who keeps an environment: the agent, or another program of the machine. */
+export type Origin = 'jupyter_agent' | 'conda' | 'mamba' | 'micromamba' | 'pixi';
+
+export interface IEnvironment {
+  readonly id: string;
+  readonly name: string;
+  readonly kind: 'conda' | 'venv';
+  readonly origin: Origin;
+  readonly path: string;
+  readonly state: EnvironmentState;
+  /** Its version; `null`: it has none, or that is not known. */
+  readonly python: string | null;
+  /** How many there are; `null`: not counted. */
+  readonly packages: number | null;
+  /** `null`: not measured. */
+  readonly bytes: number | null;
+  /** UTC, ISO 8601, as the one below. */
+  readonly made: string | null;
+  readonly used: string | null;
+  /** The file, or the package, that it was made for. */
+  readonly source: string | null;
+  /** IDs of runs. */
+  readonly used_by: readonly string[];
+}
+
+export interface IInstalled {
+  readonly name: string;
+  readonly version: string;
+  readonly build: string | null;
+  readonly manager: string;
+  readonly channel: string | null;
+  readonly bytes: number | null;
+  /** The packages that need it, or what was asked for. */
+  readonly why: readonly string[];
+}
+
+export interface IEnvironmentDetails extends IEnvironment {
+  readonly platform: string | null;
+  readonly channels: readonly string[];
+  /** What was asked for, as the file says it. */
+  readonly asked: readonly string[];
+  /** Names of the variables that it sets. */
+  readonly variables: readonly string[];
+  readonly packages_list: readonly IInstalled[];
+}
+
+/** A file that is not as it was installed. */
+export interface IFault {
+  readonly path: string;
+  readonly package: string | null;
+  readonly what: string;
+}
+
+export interface IVerified {
+  readonly id: string;
+  readonly ok: boolean;
+  readonly faults: readonly IFault[];
+}
+
+/** What was, or would be, removed because nothing uses it. */
+export interface ICollected {
+  readonly removed: readonly { readonly id: string; readonly path: string; readonly bytes: number }[];
+  readonly bytes: number;
 }
 
 export type Stream = 'stdout' | 'stderr' | 'agent';

@@ -113,10 +113,8 @@ export function size(bytes: number): string {
 
 /** The part done, 0 to 1; `null` where it is not known. */
 export function fraction(progress: IProgress | null): number | null {
-  if (!progress || !(progress.total > 0)) {
-    return null;
-  }
-  return Math.min(1, Math.max(0, progress.done / progress.total));
+  const total = progress?.total ?? 0;
+  return progress && total > 0 ? Math.min(1, Math.max(0, progress.done / total)) : null;
 }
 
 /** A value as one line: text as it is, all else as JSON. */
@@ -143,7 +141,13 @@ export function attempts(run: Pick<IRun, 'attempt' | 'retries'>): readonly [numb
 
 /** What a run is for; empty for the usual kind. */
 export function kindWord(kind: IRun['kind'], words: IWords): string {
-  return { run: '', prepare: words.__('preparation'), testrun: words.__('test run') }[kind] ?? '';
+  const kinds = {
+    run: '',
+    prepare: words.__('preparation'),
+    testrun: words.__('test run'),
+    environment: words.__('environment')
+  };
+  return kinds[kind] ?? '';
 }
 
 /** How long a failed attempt's next one is still waited for; empty when there is nothing to wait for. */
