@@ -16,7 +16,7 @@ from jupyter_agent.errors import AgentError, Failed
 
 WORK: dict[type[Job], str] = {
     LockJob: "jupyter_agent.environments.locking",
-    BuildJob: "jupyter_agent.environments.building",
+    BuildJob: "jupyter_agent.environments.building.making",
     ChannelJob: "jupyter_agent.environments.channel",
     VerifyJob: "jupyter_agent.environments.building.verifying",
 }
