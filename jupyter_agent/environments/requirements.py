@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from jupyter_agent.environments.indexes import CREDENTIALS
 from jupyter_agent.environments.reading import read_text
 from jupyter_agent.errors import InvalidInput, NotFound
 
@@ -160,7 +161,8 @@ def _target(value: str, name: str, within: tuple[str, ...]) -> str:
 
 
 def _outside(name: str, value: str) -> InvalidInput:
-    return InvalidInput(f"{name} includes {value}, which is not in the package: copy it into the package.")
+    shown = CREDENTIALS.sub("***@", value)
+    return InvalidInput(f"{name} includes {shown}, which is not in the package: copy it into the package.")
 
 
 def _check_option(line: str, where: str) -> None:
@@ -171,7 +173,8 @@ def _check_option(line: str, where: str) -> None:
 
 def _checked(line: str, where: str) -> str:
     if re.match(r"(-e|--editable)\b", line) or LOCAL.search(line):
+        shown = CREDENTIALS.sub("***@", line)
         raise InvalidInput(
-            f"{where} asks for {line!r}, a path: environments are made of packages that can be fetched by name or URL."
+            f"{where} asks for {shown!r}, a path: environments are made of packages that can be fetched by name or URL."
         )
     return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_agent.environments.specs.spec import Explicit, Spec, parse
+from jupyter_agent.environments.specs.explicit import Explicit
+from jupyter_agent.environments.specs.spec import Spec, parse
 
 __all__ = ["Explicit", "Spec", "parse"]

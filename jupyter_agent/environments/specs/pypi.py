@@ -1,0 +1,154 @@
+"""Requirement lines for pip, as conda_lock's model has them.
+
+uv takes the lines as they are written; the model is for content hashes. conda_lock's parser takes an ``http://`` URL
+for a path and knows no version that Poetry would not write: those are put right here.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from urllib.parse import urldefrag
+
+from packaging.markers import InvalidMarker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from jupyter_agent.environments.specs.condalock import (
+    Dependency,
+    PathDependency,
+    URLDependency,
+    VCSDependency,
+    VersionedDependency,
+    evaluate_marker,
+    parse_python_requirement,
+)
+from jupyter_agent.errors import InvalidInput
+
+NAMES = Path(__file__).parent / "pypi-names.json"
+"""Packages whose names in conda-forge are not those on PyPI, for pyproject.toml. conda_lock would fetch a list."""
+
+PER_LINE = re.compile(r"\s+--(hash|config-settings?|global-option|install-option)[=\s].*$")
+
+BARE = re.compile(
+    r"(?P<url>(https?|git\+[a-z]+|hg\+[a-z]+|svn\+[a-z]+|bzr\+[a-z]+)://[^\s;]+)\s*(;\s*(?P<marker>.*))?$"
+)
+
+SYSTEMS = {
+    "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
+    "osx": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
+    "win": {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt"},
+}
+
+
+def on_platform(line: str, platform: str, where: str) -> Dependency | None:
+    """What a requirement line asks for on a platform; ``None`` where its marker says that it is for others.
+
+    Markers that speak of a Python version are left to who knows it. Raises ``InvalidInput``.
+    """
+    bare = PER_LINE.sub("", line)
+    if line.startswith("-"):
+        raise InvalidInput(f"{where} says {line[:100]!r} to pip, which has no meaning here: remove it.")
+    if match := BARE.match(bare):
+        dependency: Dependency = _of_url(_name_in(match["url"], where), match["url"], [])
+        return dependency if _holds(match["marker"], platform, line, where) else None
+    try:
+        requirement = Requirement(bare)
+    except (InvalidRequirement, InvalidMarker) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"{where} asks pip for {line[:200]!r}, which is no requirement ({reason}).") from error
+    if not _holds(str(requirement.marker) if requirement.marker else None, platform, line, where):
+        return None
+    return _modelled(bare, requirement)
+
+
+def name_of(dependency: Dependency) -> str:
+    """Its name as it is compared."""
+    return str(canonicalize_name(dependency.name))
+
+
+def _modelled(bare: str, requirement: Requirement) -> Dependency:
+    name, extras = str(canonicalize_name(requirement.name)), sorted(requirement.extras)
+    marker = str(requirement.marker) if requirement.marker else None
+    if requirement.url:
+        found = _of_url(name, requirement.url, extras)
+        return found.model_copy(update={"markers": marker})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return parse_python_requirement(bare, manager="pip", mapping_url=str(NAMES))
+    except Exception:  # noqa: BLE001 - it raises many kinds; what it cannot say the line says
+        version = str(requirement.specifier) or "*"
+        return VersionedDependency(name=name, version=version, manager="pip", extras=extras, markers=marker)
+
+
+def _of_url(name: str, url: str, extras: list[str]) -> URLDependency | VCSDependency:
+    vcs, plus, _ = url.partition("+")
+    bare, fragment = urldefrag(url)
+    if plus and "://" not in vcs:
+        source, at, revision = bare.partition("+")[2].rpartition("@")
+        if not at or "/" not in source.partition("://")[2]:
+            source, revision = bare.partition("+")[2], ""
+        subdirectory = re.search(r"subdirectory=([^&]+)", fragment)
+        return VCSDependency(
+            name=name,
+            manager="pip",
+            extras=extras,
+            source=source,
+            vcs=vcs,
+            rev=revision or None,
+            subdirectory=subdirectory[1] if subdirectory else None,
+        )
+    return URLDependency(name=name, manager="pip", extras=extras, url=bare, hashes=[fragment.replace("=", ":")])
+
+
+def _name_in(url: str, where: str) -> str:
+    """The name of what a URL alone leads to: the archive's, or the repository's. Raises ``InvalidInput``."""
+    bare, fragment = urldefrag(url)
+    if egg := re.search(r"egg=([A-Za-z0-9._-]+)", fragment):
+        return str(canonicalize_name(egg[1]))
+    file = bare.rstrip("/").rpartition("/")[2].partition("@")[0]
+    name = file.removesuffix(".git") if "+" in url.partition("://")[0] else re.split(r"-\d", file, maxsplit=1)[0]
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+        raise InvalidInput(f"{where} asks pip for {url[:200]!r}, which names no package: write 'NAME @ URL'.")
+    return str(canonicalize_name(name))
+
+
+def _holds(marker: str | None, platform: str, line: str, where: str) -> bool:
+    if not marker:
+        return True
+    try:
+        Requirement(f"x; {marker}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return bool(evaluate_marker(marker, platform))
+    except InvalidRequirement as error:
+        raise InvalidInput(f"{where} asks pip for {line[:200]!r}, whose marker cannot be read.") from error
+    except Exception:  # noqa: BLE001 - conda_lock knows six platforms and some markers: uv decides
+        return True
+
+
+def line_of(dependency: Dependency) -> str:
+    """A requirement line for what conda_lock's parser made of a pyproject.toml. Raises ``InvalidInput`` for a path."""
+    extras = f"[{','.join(dependency.extras)}]" if dependency.extras else ""
+    marker = f" ; {dependency.markers}" if dependency.markers else ""
+    if isinstance(dependency, PathDependency):
+        raise InvalidInput(
+            f"pyproject.toml asks for {dependency.path!r}, a path: environments are made of packages that can be "
+            "fetched by name or URL."
+        )
+    if isinstance(dependency, VCSDependency):
+        revision = f"@{dependency.rev}" if dependency.rev else ""
+        below = f"#subdirectory={dependency.subdirectory}" if dependency.subdirectory else ""
+        return f"{dependency.name}{extras} @ {dependency.vcs}+{dependency.source}{revision}{below}{marker}"
+    if isinstance(dependency, URLDependency):
+        fragment = "".join(f"#{found.replace(':', '=')}" for found in dependency.hashes[:1] if found)
+        return f"{dependency.name}{extras} @ {dependency.url}{fragment}{marker}"
+    return f"{dependency.name}{extras}{_version(dependency.version)}{marker}"
+
+
+def _version(version: str) -> str:
+    """A version as PEP 440 has it: what stands alone is meant exactly."""
+    parts = [part.strip() for part in version.split(",") if part.strip() not in ("", "*")]
+    return ",".join(f"=={part.lstrip('=')}" if re.match(r"=?[0-9]", part) else part for part in parts)
