@@ -1,5 +1,5 @@
 """Benchmarks; importing the package registers them."""
 
-from tests.bench import events, hub, known, measures, packages, runs, wire
+from tests.bench import environments, events, hub, known, measures, packages, runs, wire
 
-__all__ = ["events", "hub", "known", "measures", "packages", "runs", "wire"]
+__all__ = ["environments", "events", "hub", "known", "measures", "packages", "runs", "wire"]

@@ -38,6 +38,7 @@ SUITES = {
     "transfer_examples": "test_hub_transfer.py::test_any_document_comes_back",
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
+    "environment_kills": "test_environments_kills.py",
     "restore_kills": "test_backup.py::TestBrokenOff::test_kill_9_at_any_moment_leaves_one_home_or_the_other",
 }
 PORTIONS = 4
