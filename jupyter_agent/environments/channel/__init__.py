@@ -7,22 +7,70 @@ what an environment is.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from jupyter_agent.environments.channel.fetching import Wanted
-from jupyter_agent.environments.channel.making import make
+from jupyter_agent import processes
+from jupyter_agent.environments.channel import host, places
+from jupyter_agent.environments.channel.asking import asked_for
+from jupyter_agent.environments.channel.fetching import fetch
+from jupyter_agent.environments.channel.making import Order, limits, make
 from jupyter_agent.environments.telling import Teller
-from jupyter_agent.environments.work.jobs import ChannelJob
+from jupyter_agent.environments.work.jobs import ChannelJob, Settings
 from jupyter_agent.processes.environment import TAG
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from jupyter_agent.environments.specs import Spec
+
+__all__ = ["run", "stand_in", "stand_in_words"]
 
 
 async def run(job: ChannelJob, tell: Teller) -> dict[str, Any]:
-    """Make the channel that ``job`` asks for: ``{"folder", "url", "packages": [{"name", "version", "build"}]}``."""
-    tag = os.environ.get(TAG) or uuid.uuid4().hex
-    made = await make(Wanted(job.requirements), job.folder, python=bool(job.python), tell=tell, tag=tag)
+    """Make the channel that ``job`` asks for: ``{"folder", "url", "packages": [{"name", "version", "build"}]}``.
+
+    Requirements are requirements as in requirements.txt, paths of such files, of environment.yml and the like, and of
+    wheels. A channel that was made in the folder before is replaced, once the new one is there.
+    """
+    tag = _tag()
+    place = job.folder.absolute()
+    places.check_place(place)
+    own = await host.host(tag=tag)
+    asked = asked_for(job.requirements, own, pip=bool(job.python))
+    for note in asked.notes:
+        tell.note(note)
+    with places.scratch(place.parent) as folder:
+        environ = processes.inherited_environment()
+        files = await fetch(asked.wanted, folder / "pip", environ=environ, tell=tell, tag=tag)
+        order = Order(own, tuple(files), asked.wanted, asked.aliases, asked.empty, python=bool(job.python))
+        made = await make(order, folder / "channel", tell=tell, tag=tag)
+        await asyncio.to_thread(places.replace, folder / "channel", place)
+    tell.note(f"The channel is {place.as_uri()}. {limits(own)}")
     packages = [{name: one.record[name] for name in ("name", "version", "build")} for one in made]
-    return {"folder": str(job.folder), "url": job.folder.as_uri(), "packages": packages}
+    return {"folder": str(place), "url": place.as_uri(), "packages": packages}
+
+
+async def stand_in(spec: Spec, platform: str, *, settings: Settings, tell: Teller) -> str:
+    """The URL of a channel that holds what ``spec`` asks for on ``platform``, from PyPI.
+
+    What it is asked for is to be solved as ``stand_in_words`` says. Raises ``InvalidInput`` that names what PyPI
+    cannot have, ``Unavailable`` when it cannot be reached.
+    """
+    from jupyter_agent.environments.channel.standing import channel_for  # noqa: PLC0415 - loads rattler
+
+    words = spec.conda.get(platform, ())
+    return (await channel_for(words, platform, settings=settings, tell=tell, tag=_tag())).as_uri()
+
+
+def stand_in_words(words: Iterable[str]) -> list[str]:
+    """The conda specs without channel, build and hash: those are of a channel that a stand-in is not."""
+    from jupyter_agent.environments.channel.translation import plain  # noqa: PLC0415 - loads rattler
+
+    return plain(words)
+
+
+def _tag() -> str:
+    """The mark of whatever is started; a child has one."""
+    return os.environ.get(TAG) or uuid.uuid4().hex

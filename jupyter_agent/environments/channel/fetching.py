@@ -20,6 +20,8 @@ from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
 
 TIMEOUT_S = 6 * 3600
 
+ASKED, LIMITS = "requirements.txt", "constraints.txt"
+
 NOT_OURS = (
     *("PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_REQUIRE_VIRTUALENV", "PIP_DEST", "PIP_DESTINATION_DIRECTORY"),
     *("PIP_NO_DEPS", "PIP_PLATFORM", "PIP_PYTHON_VERSION", "PIP_IMPLEMENTATION", "PIP_ABI", "PIP_PYTHON"),
@@ -35,6 +37,17 @@ UNREACHABLE = re.compile(
     r"NewConnectionError|ConnectTimeout|Failed to establish|Name or service not known|ProxyError|SSLError|Connection "
     r"(?:refused|reset|aborted)|Temporary failure in name|Read timed out|Network is unreachable|No route to host"
 )
+
+
+class NoWheel(NotFound):
+    """No index has a wheel for ``requirement``, as pip writes it."""
+
+    def __init__(self, requirement: str) -> None:
+        super().__init__(
+            f"No index has a wheel of {requirement} for this machine and this Python "
+            f"({sys.version_info.major}.{sys.version_info.minor}): ask for another version, or leave it out."
+        )
+        self.requirement = requirement
 
 
 @dataclass(frozen=True)
@@ -80,21 +93,17 @@ class _Seen:
 
 
 async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tell: Teller, tag: str) -> list[Path]:
-    """The wheels for ``wanted`` and what they need, in ``folder``, for the running interpreter.
+    """The wheels for ``wanted`` and what they need, in the new ``folder``, for the running interpreter.
 
     Raises ``InvalidInput`` for what cannot be had together, ``NotFound`` for what no index has as a wheel,
     ``Unavailable`` when no index can be reached.
     """
     wanted.requirements()
-    asked, limits = folder / "requirements.txt", folder / "constraints.txt"
-    asked.write_text("".join(f"{line}\n" for line in (*wanted.options, *wanted.lines)), encoding="utf-8")
-    limits.write_text("".join(f"{line}\n" for line in wanted.constraints), encoding="utf-8")
-    wheels = folder / "wheels"
-    wheels.mkdir()
+    wheels = _prepared(wanted, folder)
     argv = (
         *(sys.executable, "-P", "-m", "pip", "download", "--only-binary", ":all:", "--progress-bar", "off"),
         *("--no-input", "--disable-pip-version-check", "--dest", str(wheels)),
-        *("--requirement", str(asked), "--constraint", str(limits)),
+        *("--requirement", str(folder / ASKED), "--constraint", str(folder / LIMITS)),
     )
     chosen = {name: value for name, value in environ.items() if name not in NOT_OURS}
     done = await processes.run(
@@ -108,6 +117,16 @@ async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tel
     return sorted(wheels.glob("*.whl"))
 
 
+def _prepared(wanted: Wanted, folder: Path) -> Path:
+    """What pip is told stands in files: an index's URL may have a password in it. The folder for the wheels."""
+    folder.mkdir(mode=0o700)
+    (folder / ASKED).write_text("".join(f"{line}\n" for line in (*wanted.options, *wanted.lines)), encoding="utf-8")
+    (folder / LIMITS).write_text("".join(f"{line}\n" for line in wanted.constraints), encoding="utf-8")
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    return wheels
+
+
 def failure(output: str) -> InvalidInput | NotFound | Unavailable | Failed:
     """What pip's output says about why it did not work."""
     lines = [without_credentials(line.strip()) for line in output.splitlines()]
@@ -118,10 +137,7 @@ def failure(output: str) -> InvalidInput | NotFound | Unavailable | Failed:
             "Check the network and pip's configuration (pip config list)."
         )
     if missing := next((found[1] for line in errors if (found := MISSING.match(line))), ""):
-        return NotFound(
-            f"No index has a wheel of {missing} for this machine and this Python "
-            f"({sys.version_info.major}.{sys.version_info.minor}): ask for another version, or leave it out."
-        )
+        return NoWheel(missing)
     if "ResolutionImpossible" in output:
         conflict = [line for line in lines if CONFLICT.search(line)]
         return InvalidInput(f"These cannot be had together: {'; '.join(dict.fromkeys(conflict))[:2000]}.")
