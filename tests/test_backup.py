@@ -134,6 +134,19 @@ class TestRoundTrip:
             assert (tmp_path / name / "packages" / "id" / "main.py").exists() == there
             assert (tmp_path / name / "environments" / "abc" / "bin" / "python").is_symlink() == there
 
+    def test_of_environments_their_locks_stay(self, tmp_path: Path) -> None:
+        home = small_home(tmp_path / "home", "one")
+        for name in ("locks/key.yml", "cache/pkgs/six.conda", "channels/key/noarch/six.conda", "held/run", "building/x"):
+            (home.environments / name).parent.mkdir(parents=True)
+            (home.environments / name).write_text(name)
+        backed_up(home, tmp_path / "small.backup")
+        backed_up(home, tmp_path / "all.backup", everything=True)
+        kept = {"small": ["locks/key.yml"], "all": ["channels/key/noarch/six.conda", "locks/key.yml"]}
+        for name, expected in kept.items():
+            brought_back(Home(tmp_path / name), tmp_path / f"{name}.backup")
+            folder = tmp_path / name / "environments"
+            assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == expected
+
     def test_what_leads_out_of_the_home_is_told_and_left(self, tmp_path: Path) -> None:
         home = small_home(tmp_path / "home", "one")
         (home.runs / "2026-01" / "link").symlink_to("/etc/passwd")

@@ -28,6 +28,12 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 MADE_ANEW = ("environments", "preparations", "packages")
 """Folders whose contents come back by themselves when they are needed."""
 
+LOCKS = PurePosixPath("environments/locks")
+"""What environments were locked to: made anew, they are to be as they were."""
+
+NEVER = ("cache", "held", "building")
+"""In ``environments``: copies of what is in the environments, and what says who uses and makes them at the moment."""
+
 OF_A_PROCESS = frozenset({"agent.json", "agent.sock", "agent.lock", "hub/lock", "restored.json"})
 """What belongs to who runs at the moment."""
 
@@ -86,7 +92,12 @@ def is_left_out(path: PurePosixPath, *, everything: bool) -> bool:
     parts = path.parts
     hidden = any(part.startswith(".") for part in parts[:2])  # temporary files, reserves, locks of our own
     rest = str(path).endswith(("-wal", "-shm", "-journal")) and len(parts) <= 2 and parts[0] != "runs"  # noqa: PLR2004
-    return str(path) in OF_A_PROCESS or hidden or rest or (not everything and parts[0] in MADE_ANEW)
+    never = parts[0] == LOCKS.parts[0] and len(parts) > 1 and parts[1] in NEVER
+    if str(path) in OF_A_PROCESS or hidden or rest or never:
+        return True
+    if everything or path in (LOCKS, LOCKS.parent) or LOCKS in path.parents:
+        return False
+    return parts[0] in MADE_ANEW
 
 
 def head_of(data: bytes) -> Head:
