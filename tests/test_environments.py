@@ -12,14 +12,15 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jupyter_agent.environments import Environments, Requirements
+from jupyter_agent.environments import Environment, Environments, Requirements
+from jupyter_agent.environments.definitions import Definition
 from jupyter_agent.environments.indexes import pip_settings, uv_arguments, uv_environment, without_credentials
 from jupyter_agent.environments.uv import explanation
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound
@@ -133,9 +134,51 @@ def nothing(line: str) -> None:
     """Nobody waits."""
 
 
+class Told:
+    """Waits for an environment; hands on what it is told."""
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.note = say
+        self.phases: list[str] = []
+
+    def show_progress(self, phase: str, done: float, total: float | None, detail: str = "") -> None:  # noqa: ARG002 - as all take them
+        self.phases.append(phase)
+
+
+def folders(store: Path) -> set[str]:
+    """Of prefixes, whole or not, and whatever else is of one of them."""
+    always = {"building", "cache", "channels", "distrust", "held", "locks"}
+    return {path.name for path in store.iterdir() if path.is_dir()} - always
+
+
+def wanted(text: str) -> Definition:
+    return Definition.of("requirements.txt", text)
+
+
+async def ensure(
+    environments: Environments,
+    text: str | Definition,
+    *,
+    extra: Sequence[str] = (),
+    say: Callable[[str], None] = nothing,
+    tag: str = "env",
+) -> Environment:
+    definition = wanted(text) if isinstance(text, str) else text
+    return await environments.ensure(definition, extra=extra, teller=Told(say), tag=tag)
+
+
+OTHER = """
+import asyncio, sys
+from pathlib import Path
+from jupyter_agent.environments import Environments
+from tests.test_environments import Told, wanted
+"""
+"""Begins what another process does."""
+
+
 async def test_an_environment_is_made_once(environments: Environments, index: Index, tmp_path: Path) -> None:
     said: list[str] = []
-    made = await environments.ensure("beta  # a comment\n", say=said.append, tag="env")
+    made = await ensure(environments, "beta  # a comment\n", say=said.append, tag="env")
     assert ask(made.python, "import alpha, beta, sys; print(alpha.version, beta.version, sys.version)") == (
         f"1.0 1.0 {sys.version}"
     )
@@ -148,24 +191,22 @@ async def test_an_environment_is_made_once(environments: Environments, index: In
     index.close()
     said.clear()
     again = Environments(tmp_path / "environments", environ={})
-    assert await again.ensure("\n# another comment\nbeta\n\n", say=said.append, tag="env") == made
+    assert await ensure(again, "\n# another comment\nbeta\n\n", say=said.append, tag="env") == made
     assert said == []
-    assert sorted(path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()) == sorted(
-        ["cache", "locks", made.hash]
-    )
+    assert folders(tmp_path / "environments") == {made.hash}
 
 
 async def test_other_requirements_make_another_environment(environments: Environments) -> None:
-    first = await environments.ensure("alpha", say=nothing, tag="env")
-    second = await environments.ensure("alpha<2", say=nothing, tag="env")
-    third = await environments.ensure("alpha<2", extra=["beta"], say=nothing, tag="env")
+    first = await ensure(environments, "alpha")
+    second = await ensure(environments, "alpha<2")
+    third = await ensure(environments, "alpha<2", extra=["beta"])
     assert len({first.hash, second.hash, third.hash}) == 3
     assert ask(first.python, "import alpha; print(alpha.version)") == "2.0"
     assert ask(second.python, "import alpha; print(alpha.version)") == "1.0"
 
 
 async def test_nothing_required_is_an_environment_too(environments: Environments) -> None:
-    made = await environments.ensure("", say=nothing, tag="env")
+    made = await ensure(environments, "")
     assert ask(made.python, "import sys; print(sys.prefix)") == str(made.prefix)
     variables = made.variables({"PATH": "/bin", "jwt": "x"})
     assert variables == {"PATH": f"{made.prefix}/bin:/bin", "jwt": "x", "VIRTUAL_ENV": str(made.prefix)}
@@ -177,7 +218,7 @@ async def test_constraints_and_options_count(environments: Environments, tmp_pat
     (package / "requirements.txt").write_text("-c limits.txt\n--only-binary :all:\n-r more.txt\n")
     (package / "limits.txt").write_text("alpha==1.0\n")
     (package / "more.txt").write_text("alpha\n")
-    made = await environments.ensure(Requirements.read(package), say=nothing, tag="env")
+    made = await ensure(environments, Definition.read(package / "requirements.txt"))
     assert ask(made.python, "import alpha; print(alpha.version)") == "1.0"
 
 
@@ -185,13 +226,13 @@ async def test_requests_for_one_environment_wait_for_one_another(
     environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     code = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
-        "made = asyncio.run(Environments(Path(sys.argv[1])).ensure('beta', say=print, tag='env 2'))\nprint(made.hash)"
+        f"{OTHER}made = asyncio.run("
+        "Environments(Path(sys.argv[1])).ensure(wanted('beta'), teller=Told(), tag='env 2'))\nprint(made.hash)"
     )
     index.open.clear()
     other = another(code, tmp_path / "environments", environ)
     said: list[str] = []
-    tasks = [asyncio.create_task(environments.ensure("beta", say=said.append, tag=f"t{n}")) for n in range(3)]
+    tasks = [asyncio.create_task(ensure(environments, "beta", say=said.append, tag=f"t{n}")) for n in range(3)]
     await until(lambda: "Another run is making this environment: waiting for it" in said)
     index.open.set()
     made = await asyncio.gather(*tasks)
@@ -203,14 +244,15 @@ async def test_requests_for_one_environment_wait_for_one_another(
 
 
 async def test_a_half_made_prefix_is_built_again(environments: Environments, tmp_path: Path) -> None:
-    made = await environments.ensure("alpha", say=nothing, tag="env")
+    made = await ensure(environments, "alpha")
     (made.prefix / "ready").unlink()
     for module in made.prefix.glob("lib/python*/site-packages/alpha.py"):
         module.unlink()
-    assert await environments.ensure("alpha", say=nothing, tag="env") == made
+    assert await ensure(environments, "alpha") == made
     assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
+    await environments.release("env")
     made.python.unlink()  # its interpreter was uninstalled
-    assert await environments.ensure("alpha", say=nothing, tag="env") == made
+    assert await ensure(environments, "alpha") == made
     assert made.python.exists()
 
 
@@ -219,8 +261,7 @@ async def test_a_killed_build_leaves_nothing_that_counts(
     environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str], moment: str
 ) -> None:
     code = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom jupyter_agent.environments import Environments\n"
-        "asyncio.run(Environments(Path(sys.argv[1])).ensure('alpha', say=print, tag='env killed'))"
+        f"{OTHER}asyncio.run(Environments(Path(sys.argv[1])).ensure(wanted('alpha'), teller=Told(), tag='env killed'))"
     )
     held = threading.Event()
 
@@ -239,14 +280,14 @@ async def test_a_killed_build_leaves_nothing_that_counts(
         os.kill(pid, signal.SIGKILL)
     builder.communicate()
     index.open.set()
-    made = await environments.ensure("alpha", say=nothing, tag="env")
+    made = await ensure(environments, "alpha")
     assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
     assert not [path for path in (tmp_path / "environments").glob(".*") if path.is_dir()]
 
 
 async def test_a_cancelled_build_leaves_nothing(environments: Environments, index: Index, tmp_path: Path) -> None:
     index.open.clear()
-    task = asyncio.create_task(environments.ensure("alpha", say=nothing, tag="env cancelled"))
+    task = asyncio.create_task(ensure(environments, "alpha", say=nothing, tag="env cancelled"))
     await until(lambda: index.asked)
     running = [each for each in psutil.Process().children(recursive=True) if "uv" in each.name()]
     assert running
@@ -255,9 +296,9 @@ async def test_a_cancelled_build_leaves_nothing(environments: Environments, inde
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not [each for each in running if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-    assert not [path for path in (tmp_path / "environments").iterdir() if path.is_dir() and path.name != "cache"]
+    assert not folders(tmp_path / "environments")
     index.open.set()
-    await environments.ensure("alpha", say=nothing, tag="env")
+    await ensure(environments, "alpha")
 
 
 @pytest.mark.parametrize(
@@ -273,22 +314,22 @@ async def test_what_cannot_be_resolved_is_explained_in_one_line(
     environments: Environments, tmp_path: Path, requirements: str, sentence: str
 ) -> None:
     with pytest.raises(Failed) as caught:
-        await environments.ensure(requirements, say=nothing, tag="env")
+        await ensure(environments, requirements)
     assert str(caught.value).startswith("The environment could not be made: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in (tmp_path / "environments").iterdir() if path.is_dir()] in (["cache"], [])
+    assert not folders(tmp_path / "environments")
 
 
 async def test_a_package_that_is_not_what_it_was_is_refused(
     environments: Environments, index: Index, tmp_path: Path
 ) -> None:
-    made = await environments.ensure("alpha", say=nothing, tag="env")
+    made = await ensure(environments, "alpha")
     shutil.rmtree(made.prefix)
     shutil.rmtree(tmp_path / "environments" / "cache")
     wheel(index.folder, "alpha", "2.0", content="evil = True\n")
     with pytest.raises(Failed, match=r"(?i)hash mismatch"):
-        await environments.ensure("alpha", say=nothing, tag="env")
+        await ensure(environments, "alpha")
     assert not made.prefix.exists()
 
 
@@ -298,12 +339,10 @@ async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index
         tmp_path / "refused", environ={**environ, "PIP_INDEX_URL": index.url.replace(SECRET, "wr0ng")}
     )
     with pytest.raises(Failed) as caught:
-        await refusing.ensure("alpha", say=said.append, tag="env")
+        await ensure(refusing, "alpha", say=said.append, tag="env")
     assert "wr0ng" not in str(caught.value)
     line = f"--index-url {index.url}\nalpha"
-    made = await Environments(tmp_path / "given", environ={"PATH": os.environ["PATH"]}).ensure(
-        line, say=said.append, tag="env"
-    )
+    made = await ensure(Environments(tmp_path / "given", environ={"PATH": os.environ["PATH"]}), line, say=said.append)
     assert made.python.exists()
     assert not [text for text in said if SECRET in text or "wr0ng" in text]
     for path in (tmp_path / "given" / "locks").iterdir():
@@ -312,9 +351,9 @@ async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index
 
 async def test_an_interpreter_that_does_not_work_is_told(tmp_path: Path, environ: dict[str, str]) -> None:
     with pytest.raises(AgentError, match="/nowhere/python"):
-        await Environments(tmp_path / "e", python="/nowhere/python", environ=environ).ensure("", say=nothing, tag="env")
+        await ensure(Environments(tmp_path / "e", python="/nowhere/python", environ=environ), "")
     with pytest.raises(Failed, match="The interpreter /bin/false does not work: exit code 1"):
-        await Environments(tmp_path / "e", python="/bin/false", environ=environ).ensure("", say=nothing, tag="env")
+        await ensure(Environments(tmp_path / "e", python="/bin/false", environ=environ), "")
 
 
 # Requirements

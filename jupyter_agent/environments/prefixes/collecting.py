@@ -1,0 +1,262 @@
+"""Removing what is not needed any more, and never what lives.
+
+A prefix is removed in this order: its marker is taken away, then it is looked who uses it (whoever is about to holds it
+first, then looks for the marker), then it gets a name at which nobody looks for it, then it is deleted. Whatever is
+killed in between leaves one that does not count, and is removed later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jupyter_agent.environments.prefixes import checks
+from jupyter_agent.environments.prefixes.builds import builders, cache_in_use, end_builder
+from jupyter_agent.environments.prefixes.holds import Holds
+from jupyter_agent.environments.prefixes.layout import Layout, hash_of, state_of
+from jupyter_agent.environments.prefixes.living import lived_in
+from jupyter_agent.environments.prefixes.locks import Locks
+from jupyter_agent.environments.prefixes.marks import READY, REMOVING, TAINTED, cleared_of
+from jupyter_agent.errors import Conflict
+from jupyter_agent.folders import remove_tree
+
+CACHES = ("pkgs", "repodata", "uv", "compiled", "building", "unsynced")
+"""In the cache, what is not looked through here as a whole; the rest is an earlier version's."""
+
+ENDINGS = re.compile(r"\.(conda|tar\.bz2|json|lock)$|\.tar$")
+
+FRESH_S = 3600.0
+"""What was changed in the last hour may be about to be referred to."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Something that was removed; ``id`` is a prefix's, else what kind of thing it is. ``bytes`` were freed."""
+
+    id: str
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed, or would be."""
+
+    removed: tuple[Removed, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What that freed."""
+        return sum(each.bytes for each in self.removed)
+
+
+def sweep(layout: Layout, holds: Holds) -> None:
+    """Remove what was left half-made or half-removed; suspect what was in use when its process was killed. Blocks."""
+    layout.prepare()
+    for name in holds.lose():
+        checks.lose(layout.folder / name)
+    for trash in layout.trash():
+        remove_tree(trash)
+    for folder in layout.scratch():
+        with contextlib.suppress(Conflict), layout.lock(folder.name.removeprefix(".")):
+            layout.delete(folder)
+    for prefix in layout.prefixes():
+        if state_of(prefix) == "half-made":
+            with contextlib.suppress(Conflict), layout.lock(hash_of(prefix)):
+                _remove_half_made(layout, prefix)
+    for name in builders(layout):
+        if not (layout.folder / name).exists():
+            with contextlib.suppress(Conflict), layout.lock(name.partition(".")[0]):
+                end_builder(layout, layout.folder / name)
+
+
+def _remove_half_made(layout: Layout, prefix: Path) -> None:
+    if state_of(prefix) == "half-made":
+        end_builder(layout, prefix)
+        layout.delete(prefix)
+
+
+def remove(layout: Layout, holds: Holds, prefix: Path) -> str:
+    """Remove a prefix; who uses it instead, in words, when somebody does. Blocks.
+
+    Raises ``Conflict`` while it is being made.
+    """
+    lock = layout.lock(hash_of(prefix))
+    lock.held = f"The environment {prefix.name[:12]} is being made or removed: wait for that."
+    with lock:
+        for marker in (READY, TAINTED):
+            with contextlib.suppress(FileNotFoundError):
+                (prefix / marker).replace(prefix / REMOVING)
+                if used := _used(holds, prefix):
+                    (prefix / REMOVING).replace(prefix / marker)
+                    return used
+        if state_of(prefix) == "half-made":
+            _remove_half_made(layout, prefix)
+    return ""
+
+
+def remove_changed(layout: Layout, holds: Holds, prefix: Path) -> None:
+    """Remove one that was changed, unless it is used. Raises ``Conflict`` while its hash is being made."""
+    if state_of(prefix) == "changed":
+        remove(layout, holds, prefix)
+
+
+def _used(holds: Holds, prefix: Path) -> str:
+    if runs := holds.users().get(prefix.name):
+        return f"by {runs[0]}"
+    process = lived_in([prefix]).get(prefix)
+    return f"by process {process}" if process is not None else ""
+
+
+# Collecting
+
+
+def collect(layout: Layout, holds: Holds, locks: Locks, *, days: float, dry_run: bool) -> Collected:
+    """Remove what nothing used for ``days``, and what nothing refers to; ``dry_run``: only say what. Blocks."""
+    before = time.time() - days * 86400
+    removed = list(_prefixes(layout, holds, before, dry_run=dry_run))
+    gone = {each.path for each in removed}
+    left = [prefix for prefix in layout.prefixes() if str(prefix) not in gone]
+    removed += _locks(locks, {hash_of(prefix) for prefix in left}, before, dry_run=dry_run)
+    gone = {each.path for each in removed}
+    texts = [*_texts(file for file, _ in locks.all() if str(file) not in gone), *_texts(map(_own_lock, left))]
+    removed += _channels(layout, texts, dry_run=dry_run)
+    with cache_in_use(layout, alone=True) as alone:
+        if alone:
+            removed += _cache(layout, texts, left, dry_run=dry_run)
+            if not dry_run:
+                _forget_distrust(layout, left)
+    if not dry_run:
+        holds.forget_lost(days=max(days, 1))
+    return Collected(tuple(removed))
+
+
+def _prefixes(layout: Layout, holds: Holds, before: float, *, dry_run: bool) -> Iterator[Removed]:
+    prefixes = layout.prefixes()
+    users, lived = holds.users(), lived_in(prefixes)
+    building = {name for name, hold in builders(layout).items() if hold.is_alive()}
+    for prefix in prefixes:
+        in_use = prefix.name in users or prefix in lived or prefix.name in building
+        if in_use or not _is_old(prefix, before):
+            continue
+        freed = freed_by(prefix)
+        with contextlib.suppress(Conflict):
+            if dry_run or not remove(layout, holds, prefix):
+                yield Removed(prefix.name, str(prefix), freed)
+
+
+def _is_old(prefix: Path, before: float) -> bool:
+    """Whether nothing used it since; what is not ready is of no use to anybody."""
+    try:
+        return (prefix / READY).stat().st_mtime <= before
+    except OSError:
+        return True
+
+
+def _locks(locks: Locks, hashes: Collection[str], before: float, *, dry_run: bool) -> Iterator[Removed]:
+    for file, hash_ in locks.all():
+        with contextlib.suppress(OSError):
+            if hash_ not in hashes and file.stat().st_mtime <= before:
+                words = file.with_suffix(".json")
+                yield from _removing("lock", file, dry_run=dry_run, remove=partial(Path.unlink, words, missing_ok=True))
+
+
+def _own_lock(prefix: Path) -> Path:
+    return prefix / "lock" / "conda-lock.yml"
+
+
+def _texts(files: Iterator[Path]) -> Iterator[str]:
+    for file in files:
+        with contextlib.suppress(OSError, UnicodeError):
+            yield file.read_text(encoding="utf-8")
+
+
+def _channels(layout: Layout, texts: list[str], *, dry_run: bool) -> Iterator[Removed]:
+    for folder in _entries(layout.channels):
+        if not any(folder.name in text for text in texts) and not _is_fresh(folder):
+            yield from _removing("channel", folder, dry_run=dry_run, remove=partial(layout.delete, folder))
+
+
+def _cache(layout: Layout, texts: list[str], prefixes: list[Path], *, dry_run: bool) -> Iterator[Removed]:
+    """Packages that no lock and no prefix refers to; and what an earlier version kept here."""
+    names = {ENDINGS.sub("", name) for text in texts for name in re.findall(r"[^/\s\"'#]+\.(?:conda|tar\.bz2)", text)}
+    names |= {file.stem for prefix in prefixes for file in prefix.glob("conda-meta/*.json")}
+    for entry in _entries(layout.cache / "pkgs"):
+        if ENDINGS.sub("", entry.name) not in names and not entry.name.startswith(".") and not _is_fresh(entry):
+            yield from _removing("package", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+    for entry in (entry for python in _entries(layout.cache / "compiled") for entry in _entries(python)):
+        if not any(entry.name in text for text in texts) and not _is_fresh(entry):
+            yield from _removing("bytecode", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+    for entry in _entries(layout.cache):
+        if entry.name not in CACHES:
+            yield from _removing("cache", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+    for entry in _entries(layout.cache / "uv" / "archive-v0"):
+        if not _is_fresh(entry) and not _is_linked(entry):
+            yield from _removing("wheel", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+
+
+def _forget_distrust(layout: Layout, prefixes: list[Path]) -> None:
+    """What is left in the cache is shared with prefixes that were looked at since; the rest is gone."""
+    suspicion = layout.suspicion
+    if all(state_of(prefix) != "ready" or cleared_of(prefix) == suspicion for prefix in prefixes):
+        hashes = {hash_of(prefix) for prefix in prefixes}
+        for hash_ in set(checks.distrusted(layout)) - hashes:
+            checks.trust(layout, hash_)
+
+
+def _removing(kind: str, path: Path, *, dry_run: bool, remove: Callable[[], object]) -> Iterator[Removed]:
+    freed = freed_by(path)
+    if not dry_run:
+        remove()
+        with contextlib.suppress(OSError):
+            path.unlink()
+    yield Removed(kind, str(path), freed)
+
+
+def _delete(layout: Layout, path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        layout.delete(path)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_fresh(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.lstat().st_mtime > time.time() - FRESH_S
+    return False
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        with contextlib.suppress(OSError):
+            if not current.is_dir() or current.is_symlink():
+                yield current.lstat()
+                continue
+            for entry in os.scandir(current):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    yield entry.stat(follow_symlinks=False)
+
+
+def _is_linked(path: Path) -> bool:
+    """Whether a prefix shares a file with this folder of the cache."""
+    return any(status.st_nlink > 1 for status in _files(path))
+
+
+def freed_by(path: Path) -> int:
+    """Bytes on the disk that are free when this is removed: what others share stays."""
+    return sum(status.st_blocks * 512 for status in _files(path) if status.st_nlink == 1)
