@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound
@@ -30,6 +29,29 @@ SUFFIXES = (".conda", ".tar.bz2")
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Of an extracted package: its archive's hash, files, bytes, and those of files that no prefix shares.
+
+    ``sample`` is one that prefixes share where they can, ``""`` when there is none.
+    """
+
+    digest: str
+    files: int
+    bytes: int
+    own_bytes: int
+    sample: str
+
+    @classmethod
+    def of(cls, digest: str, record: Mapping[str, Any]) -> Self:
+        """From a record in conda-meta."""
+        entries = record.get("paths_data", {}).get("paths", [])
+        shared = [entry for entry in entries if _is_shared(entry)]
+        total, linked = (sum(entry.get("size_in_bytes") or 0 for entry in group) for group in (entries, shared))
+        sample = shared[0]["_path"] if shared else ""
+        return cls(digest, len(entries), total, total - linked, sample)
+
+
+@dataclass(frozen=True)
 class Archive:
     """A locked conda package; ``folder`` is where rattler extracts it, ``path`` the archive of a file:// URL."""
 
@@ -40,31 +62,43 @@ class Archive:
     folder: str
     path: Path | None
 
-    def is_checked(self) -> bool:
-        """Whether what is extracted was looked at."""
+    def seen(self) -> Seen | None:
+        """What was found when its extracted files were looked at; ``None``: they were not."""
         try:
-            with open(f"{self.folder}/{MARK}") as file:  # noqa: PTH123 - 52 of them: half the time of Path's
-                return file.read() == self.digest
-        except OSError:
-            return False
+            with open(f"{self.folder}/{MARK}", "rb") as file:  # noqa: PTH123 - dozens of them: half the time of Path's
+                found = Seen(**json.loads(file.read()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if found.digest == self.digest else None
 
     @property
     def digest(self) -> str:
         """What of its hashes the lock knows."""
         return self.sha256 or self.md5
 
-    def mark(self) -> None:
-        """It was looked at."""
+    def mark(self, record: Mapping[str, Any]) -> Seen:
+        """It was looked at; ``record`` is what conda-meta has of it."""
+        seen = Seen.of(self.digest, record)
         with contextlib.suppress(OSError):  # a cache that may not be written: it is looked at again the next time
-            Path(self.folder, MARK).write_text(self.digest)
+            Path(self.folder, MARK).write_text(json.dumps(asdict(seen)))
+        return seen
+
+    def record(self, prefix: Path) -> dict[str, Any]:
+        """What conda-meta of a prefix has of it."""
+        file = prefix / "conda-meta" / f"{Path(self.folder).name}.json"
+        found: dict[str, Any] = json.loads(file.read_bytes())
+        return found
 
     def check_paths(self) -> None:
         """Raise ``InvalidInput`` when one of its files would lie outside of the prefix."""
         for path in _paths(Path(self.folder)):
             if OUTSIDE.search(path):
-                raise InvalidInput(
-                    f"The package {self.name} would put {path!r} outside of the environment: it was not installed."
-                )
+                raise self._astray(path)
+        if through := _through_links(Path(self.folder)):
+            raise self._astray(through)
+
+    def _astray(self, path: str) -> AgentError:
+        return InvalidInput(f"The package {self.name} would put {path!r} where it may not be: it was not installed.")
 
 
 def archive_of(record: Any, packages: Path) -> Archive:
@@ -139,9 +173,12 @@ def _paths(folder: Path) -> Iterator[str]:
             yield str(entry).partition("=")[0].strip()
 
 
-def through_links(folder: Path) -> str | None:
+def _through_links(folder: Path) -> str | None:
     """A file of the package that would be written through one of its own links, away from where it is to be."""
-    entries = json.loads((folder / "info" / "paths.json").read_bytes()).get("paths", [])
+    try:
+        entries = json.loads((folder / "info" / "paths.json").read_bytes()).get("paths", [])
+    except FileNotFoundError:
+        return None
     links = {entry["_path"] for entry in entries if entry.get("path_type") == "softlink"}
     if not links:
         return None
@@ -149,8 +186,6 @@ def through_links(folder: Path) -> str | None:
     return next((path for path in paths if any(str(above) in links for above in Path(path).parents)), None)
 
 
-def size(archive: Archive) -> int:
-    """Bytes of an archive of a file:// URL, 0 for others."""
-    with contextlib.suppress(OSError):
-        return os.stat(archive.path).st_size if archive.path is not None else 0  # noqa: PTH116 - as above
-    return 0
+def _is_shared(entry: Mapping[str, Any]) -> bool:
+    """Whether a file, by its entry in conda-meta, is the same in all prefixes."""
+    return entry.get("path_type") == "hardlink" and not entry.get("prefix_placeholder")

@@ -46,12 +46,16 @@ class Python:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Of a package: sources in the prefix, their times (whole seconds), and those to be compiled in each prefix."""
+    """Of a package: sources in the prefix, their times (whole seconds), and those to be compiled in each prefix.
+
+    ``numbers`` are the names of the bytecode files, ``bytes`` their size together.
+    """
 
     sources: list[str]
     mtimes: list[int]
     local: list[str]
     numbers: list[int]
+    bytes: int
 
 
 @dataclass(frozen=True)

@@ -32,28 +32,33 @@ LONGEST = 400
 class Linker:
     """Links kept bytecode in a thread, package by package, while others are still installed.
 
-    ``missing`` are the names of those for which there is none.
+    Their names come by the queue, at last ``None``. ``missing`` are those for which there is none; ``local`` are
+    sources that are yet to be compiled for this prefix alone.
     """
 
-    def __init__(self, store: Store | None, digests: Mapping[str, str], prefix: Path, *, distrust: bool) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        digests: Mapping[str, str],
+        prefix: Path,
+        names: queue.SimpleQueue[str | None],
+        *,
+        distrust: bool,
+    ) -> None:
         self.missing: set[str] = set()
+        self.local: list[str] = []
         self.manifests: list[Manifest] = []
         self._store = store
         self._digests = digests
         self._prefix = prefix
         self._distrust = distrust
-        self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._names = names
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="link bytecode")
         self._thread.start()
 
-    def take(self, name: str) -> None:
-        """A package is installed (from any thread)."""
-        self._names.put(name)
-
     def finish(self) -> None:
         """Wait until all is linked. Raises what went wrong."""
-        self._names.put(None)
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -70,10 +75,14 @@ class Linker:
         if store is not None and self._distrust and store.manifest(digest) is not None and store.changed(digest):
             store.drop(digest)
         manifest = None if store is None else store.link(digest, self._prefix)
-        if manifest is None:
+        if store is None or manifest is None:
             self.missing.add(name)
+            return
+        self.manifests.append(manifest)
+        if store.python.magic == importlib.util.MAGIC_NUMBER.hex():  # our own bytecode is the same: at once
+            _compile_here(store, manifest.local, self._prefix)
         else:
-            self.manifests.append(manifest)
+            self.local += manifest.local
 
 
 async def ask(prefix: Path, run: Run) -> Python:
@@ -173,7 +182,8 @@ def _keep(store: Store, sources: Sources, made: Path, sums: Mapping[str, str]) -
     numbers = sorted(map(int, sums))
     files = [sources.shared[number] for number in numbers]
     mtimes = [int(os.stat(source.file).st_mtime) for source in files]  # noqa: PTH116 - thousands
-    manifest = Manifest([source.path for source in files], mtimes, list(sources.local), numbers)
+    size = sum((made / f"{number}.pyc").stat().st_size for number in numbers)
+    manifest = Manifest([source.path for source in files], mtimes, list(sources.local), numbers, size)
     store.keep(made, sources.digest, manifest, sums)
 
 
@@ -185,23 +195,31 @@ def _remove_left(folder: Path) -> None:
 
 
 async def compile_locally(store: Store, paths: Iterable[str], prefix: Path, run: Run) -> None:
-    """Compile sources that hold the prefix, for this prefix alone; by ourselves, where our bytecode is the same."""
-    wanted = [path for path in paths if (prefix / path).is_file()]
-    if not wanted:
+    """Compile sources that hold the prefix, for this prefix alone."""
+    job = _local_job(store, paths, prefix)
+    if not job:
         return
-    job: list[list[str | int]] = []
-    for number, path in enumerate(wanted):
-        state = (prefix / path).stat()
-        target = prefix / store.python.target(path)
-        target.parent.mkdir(exist_ok=True)
-        job.append([number, str(prefix / path), str(prefix / path), str(target), int(state.st_mtime), state.st_size])
     with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as folder:
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
-        if store.python.magic == importlib.util.MAGIC_NUMBER.hex():
-            bytecode.work(str(file))
-        else:
-            await run((str(interpreter(prefix)), "-I", "-S", "-B", bytecode.__file__, str(file)), None)
+        await run((str(interpreter(prefix)), "-I", "-S", "-B", bytecode.__file__, str(file)), None)
+
+
+def _compile_here(store: Store, paths: Iterable[str], prefix: Path) -> None:
+    for _, source, shown, target, mtime, size in _local_job(store, paths, prefix):
+        if (found := bytecode.compiled(str(source), str(shown), int(mtime), int(size))) is not None:
+            Path(str(target)).write_bytes(found)
+
+
+def _local_job(store: Store, paths: Iterable[str], prefix: Path) -> list[list[str | int]]:
+    job: list[list[str | int]] = []
+    for path in paths:
+        source, target = prefix / path, prefix / store.python.target(path)
+        with contextlib.suppress(FileNotFoundError):
+            state = source.stat()
+            target.parent.mkdir(exist_ok=True)
+            job.append([path, str(source), str(source), str(target), int(state.st_mtime), state.st_size])
+    return job
 
 
 def unlink_doubtful(store: Store, manifests: Iterable[Manifest], prefix: Path) -> None:
