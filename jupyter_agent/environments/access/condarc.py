@@ -26,7 +26,14 @@ NAMES = (".condarc", "condarc", "condarc.d")
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
-LISTS = ("default_channels", "channel_settings", "allowlist_channels", "whitelist_channels", "denylist_channels")
+LISTS = (
+    "default_channels",
+    "channel_settings",
+    "allowlist_channels",
+    "whitelist_channels",
+    "denylist_channels",
+    "envs_dirs",
+)
 MAPS = ("custom_channels", "custom_multichannels", "proxy_servers")
 WORDS = ("channel_alias", "ssl_verify", "offline", "client_ssl_cert")
 FROM_ENVIRONMENT = ("channel_alias", "ssl_verify", "offline", "default_channels")
@@ -53,6 +60,7 @@ class Condarc:
     allowed: tuple[str, ...] = field(default=(), repr=False)
     denied: tuple[str, ...] = field(default=(), repr=False)
     client_certificate: bool = False
+    envs: tuple[str, ...] = ()
 
 
 def places(environ: Mapping[str, str]) -> list[Path]:
@@ -178,6 +186,7 @@ def _condarc(merged: Mapping[str, Any], files: tuple[Path, ...]) -> Condarc:
         allowed=_words([*merged.get("allowlist_channels", []), *merged.get("whitelist_channels", [])]),
         denied=_words(merged.get("denylist_channels")),
         client_certificate=bool(merged.get("client_ssl_cert")),
+        envs=_words(merged.get("envs_dirs")),
     )
 
 
