@@ -42,18 +42,23 @@ async def activate(
     ``variables`` are those of its environment.yml. A script that fails or does not end is named by ``note`` and left
     out.
     """
-    given = {**_of_packages(prefix), **variables}
     if variables:
         state = json.dumps({"env_vars": dict(variables)}, indent=1)
         (prefix / "conda-meta" / "state").write_text(state, encoding="utf-8")
-    found = plain(prefix, given)
+    found = await computed(prefix, variables, note=note, tag=tag, timeout_s=timeout_s)
+    (prefix / FILE).write_text(found.to_json(), encoding="utf-8")
+    return found
+
+
+async def computed(
+    prefix: Path, variables: Mapping[str, str], *, note: Callable[[str], None], tag: str, timeout_s: float = TIMEOUT_S
+) -> Activation:
+    """The same, and nothing is written into the prefix."""
+    found = plain(prefix, {**_of_packages(prefix), **variables})
     scripts = sorted((prefix / SCRIPTS).glob("*.sh")) if os.name != "nt" else []
     if os.name == "nt" and any((prefix / SCRIPTS).glob("*.bat")):
         note("The activation scripts of packages are not run on Windows: what they set is missing.")
-    if scripts:
-        found = await _run_all(found, scripts, note, tag, timeout_s)
-    (prefix / FILE).write_text(found.to_json(), encoding="utf-8")
-    return found
+    return await _run_all(found, scripts, note, tag, timeout_s) if scripts else found
 
 
 def _of_packages(prefix: Path) -> Variables:
