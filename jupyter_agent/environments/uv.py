@@ -22,6 +22,23 @@ NEWS = re.compile(r"\s*((Resolved|Prepared|Installed) \d+ package|Downloading |B
 
 LONGEST_EXPLANATION = 2000
 
+NOBODY_ANSWERS = re.compile(
+    r"dns error|error sending request|failed to lookup address|connection (refused|reset|timed)|tcp connect error|"
+    r"operation timed out|network was disabled|could not connect|request failed after|"
+    r"HTTP status (server error|client error \((401|403|407|429))",
+    re.IGNORECASE,
+)
+"""What uv says when it is the index, not what was asked for, that fails."""
+
+
+class UvFailed(Failed):
+    """uv ended with an error; ``explanation`` is its own, ``network`` whether an index could not be reached."""
+
+    def __init__(self, explanation: str) -> None:
+        super().__init__(f"The environment could not be made: {explanation}")
+        self.explanation = explanation
+        self.network = NOBODY_ANSWERS.search(explanation) is not None
+
 
 class Uv:
     """uv with one cache; ``environ`` is what it may see of the environment."""
@@ -30,21 +47,29 @@ class Uv:
         self._environ = uv_environment(environ, cache=cache)
         self._arguments = uv_arguments(environ)
 
-    async def run(self, *arguments: str, cwd: Path, say: Say, tag: str, indexes: bool = True) -> None:
-        """Run it to its end; ``indexes``: it looks for packages. Raises ``Failed`` with its own explanation."""
+    async def run(
+        self,
+        *arguments: str,
+        cwd: Path,
+        say: Say,
+        tag: str,
+        indexes: bool = True,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run it to its end; ``indexes``: it looks for packages. Raises ``UvFailed`` with its own explanation."""
         try:
             program = find_uv_bin()
         except FileNotFoundError as error:
             raise Unavailable("uv, which makes environments, is not installed: install jupyter_agent again.") from error
         argv = (program, *arguments, *(self._arguments if indexes else ()))
         done = await processes.run(
-            processes.Command(argv, cwd, self._environ),
+            processes.Command(argv, cwd, {**self._environ, **(variables or {})}),
             tag=tag,
             on_line=lambda _stream, line: say(without_credentials(line.strip())) if NEWS.match(line) else None,
             timeout_s=TIMEOUT_S,
         )
         if not done.exit.ok:
-            raise Failed(f"The environment could not be made: {explanation(done.output) or done.exit}")
+            raise UvFailed(explanation(done.output) or str(done.exit))
 
 
 def explanation(output: str) -> str:

@@ -89,7 +89,7 @@ def is_main(package: Mapping[str, Any]) -> bool:
     categories = package.get("categories")
     if isinstance(categories, list):
         return "main" in categories
-    return package.get("category", "main") == "main"
+    return bool(package.get("category", "main") == "main")
 
 
 def variables(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,125 @@
+"""pip's part for one platform: resolved by uv against what conda installs, one wheel chosen for each package."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.tags import Tag
+from packaging.utils import BuildTag, InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from jupyter_agent.environments.specs import pypi
+from jupyter_agent.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package of PyPI's as it is locked; ``dependencies`` are names."""
+
+    name: str
+    version: str
+    url: str
+    sha256: str
+    dependencies: tuple[str, ...] = field(default=())
+
+
+def constraints(conda: Mapping[str, str]) -> dict[str, str]:
+    """What conda's Python packages (name to version) are to pip: ``{name on PyPI: version}``.
+
+    One whose version means nothing to pip constrains nothing.
+    """
+    names = _names_on_pypi()
+    found: dict[str, str] = {}
+    for name, version in sorted(conda.items()):
+        try:
+            Version(version)
+        except InvalidVersion:
+            continue
+        found[str(canonicalize_name(names.get(name, name)))] = version
+    return found
+
+
+def _names_on_pypi() -> dict[str, str]:
+    known = json.loads(pypi.NAMES.read_text(encoding="utf-8"))
+    return {one["conda_name"]: one["pypi_name"] for one in known.values()}
+
+
+def chosen(pylock: str, *, tags: Sequence[Tag], without: Mapping[str, str], source: str, folder: Path) -> list[Wheel]:
+    """A wheel for each package in a pylock.toml but those that conda installs, sorted by name.
+
+    ``tags`` say which wheels can be used, best first. Raises ``InvalidInput`` for a package without such a wheel.
+    """
+    order = {tag: place for place, tag in enumerate(tags)}
+    found = []
+    for package in tomllib.loads(pylock).get("packages", []):
+        name = str(canonicalize_name(package["name"]))
+        if name not in without:
+            found.append(_wheel(name, package, order, source, folder))
+    return sorted(found, key=lambda wheel: wheel.name)
+
+
+def _wheel(name: str, package: Mapping[str, Any], order: Mapping[Tag, int], source: str, folder: Path) -> Wheel:
+    archives = [package["archive"]] if "archive" in package else package.get("wheels", [])
+    ranked = sorted(
+        (rank, one)
+        for one in (_Candidate.of(archive, folder) for archive in archives)
+        if one is not None and (rank := one.rank(order)) is not None
+    )
+    if not ranked:
+        why = "it is fetched from a repository or folder" if {"vcs", "directory"} & package.keys() else "it has none"
+        raise InvalidInput(
+            f"{source} asks pip for {name}, but only wheels with a hash can be locked, and {why} that can be used: "
+            "give the URL of a wheel, another version, or have it from a conda channel."
+        )
+    best = ranked[0][1]
+    return Wheel(name, str(package.get("version") or best.version), without_secrets(best.url), best.sha256)
+
+
+@dataclass(frozen=True, order=True)
+class _Candidate:
+    """A wheel that there is."""
+
+    url: str
+    sha256: str
+    version: str
+    build: BuildTag
+    tags: frozenset[Tag] = field(compare=False)
+
+    @classmethod
+    def of(cls, archive: Mapping[str, Any], folder: Path) -> _Candidate | None:
+        """``None`` for what is no wheel, or has no sha256."""
+        url = str(archive.get("url") or (folder / str(archive.get("path", ""))).resolve().as_uri())
+        sha256 = archive.get("hashes", {}).get("sha256")
+        try:
+            _, version, build, tags = parse_wheel_filename(
+                str(archive.get("name") or unquote(urlsplit(url).path).rpartition("/")[2])
+            )
+        except InvalidWheelFilename:
+            return None
+        return cls(url, sha256, str(version), build, tags) if sha256 else None
+
+    def rank(self, order: Mapping[Tag, int]) -> tuple[int, tuple[int, str]] | None:
+        """The lower the better: by tags, then by the higher build number; ``None``: it does not run there."""
+        place = min((order[tag] for tag in self.tags if tag in order), default=None)
+        number, suffix = (int(self.build[0]), str(self.build[1])) if self.build else (-1, "")
+        return None if place is None else (place, (-number, suffix))
+
+
+SECRETS = re.compile(
+    r"(^|[&;])(x-amz-[a-z-]+|token|access_token|auth\w*|sig\w*|key|api[_-]?key|password|secret)=", re.IGNORECASE
+)
+
+
+def without_secrets(url: str) -> str:
+    """The URL without user and password, conda's token, a query that signs, and fragment."""
+    parts = urlsplit(url)
+    query = "" if SECRETS.search(parts.query) else parts.query
+    path = re.sub(r"^(.*?)/t/[^/]+(?=/)", r"\1", parts.path) if parts.path.startswith("/t/") else parts.path
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query=query, fragment="").geturl()

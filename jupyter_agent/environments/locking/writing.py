@@ -1,0 +1,171 @@
+"""The text of a conda-lock.yml (version 1), by conda_lock's own models: the same bytes for the same packages.
+
+These models and the content hash are conda_lock's internals; in this package they are used here alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rattler import RepoDataRecord  # noqa: TID251 - this is environments/
+
+from jupyter_agent.environments.locking.hashes import VARIABLES
+from jupyter_agent.environments.locking.machines import FILE
+from jupyter_agent.environments.locking.solving import dependencies_of
+from jupyter_agent.environments.locking.wheels import Wheel, without_secrets
+from jupyter_agent.environments.specs import Spec
+from jupyter_agent.errors import Failed
+
+with warnings.catch_warnings():  # of its own old parts, about which nobody who uses us can do anything
+    warnings.simplefilter("ignore")
+    from conda_lock.content_hash import compute_content_hashes  # noqa: TID251 - this is environments/
+    from conda_lock.lockfile.v2prelim.models import (  # noqa: TID251 - the same
+        HashModel,
+        LockedDependency,
+        Lockfile,
+        LockMeta,
+    )
+    from conda_lock.models.channel import Channel  # noqa: TID251 - the same
+    from conda_lock.virtual_package import FakeRepoData, VirtualPackage  # noqa: TID251 - the same
+
+MACHINES = "jupyter_agent.virtual_packages"
+"""Key of ``custom_metadata``: by platform, the virtual packages that it needs beyond those locks are made for."""
+
+HEADER = """\
+# Made by jupyter_agent in conda-lock's format; conda-lock, micromamba and py-rattler read it. Do not edit it:
+# change what it was made from, and lock again (jupyter-agent env lock FILE).
+"""
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What one platform gets. ``beyond``: what it needs of a machine that not every one has."""
+
+    platform: str
+    records: Sequence[RepoDataRecord]
+    wheels: Sequence[Wheel] = ()
+    beyond: Mapping[str, str] = field(default_factory=dict)
+
+
+def text(spec: Spec, locked: Sequence[Locked], *, channels: Sequence[str] | None = None) -> str:
+    """The lock; ``channels`` are those it was solved against where they are not the file's.
+
+    Raises ``Failed`` when a record has no md5, which conda_lock's form requires.
+    """
+    used = [Channel(url=without_secrets(url), used_env_vars=()) for url in channels] if channels is not None else None
+    lock = Lockfile(
+        package=[package for one in locked for package in _packages(spec, one)],
+        metadata=LockMeta(
+            content_hash=dict(sorted(content_hashes(spec).items())),
+            channels=used or [_public(channel) for channel in spec.asked.channels],
+            platforms=sorted(one.platform for one in locked),
+            sources=[spec.source],
+            custom_metadata=_custom(spec, locked) or None,
+        ),
+    )
+    lock.alphasort_inplace()
+    output = lock.to_v1().dict_for_output()
+    return HEADER + yaml.dump(output, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=200)
+
+
+def content_hashes(spec: Spec) -> dict[str, str]:
+    """conda_lock's hash of what is asked for, by platform: with the virtual packages that locks are made for."""
+    with tempfile.TemporaryDirectory(prefix="jupyter-agent-lock-") as folder:
+        repodata = FakeRepoData(base_path=Path(folder))
+        subdirs = yaml.safe_load(FILE.read_text(encoding="utf-8"))["subdirs"]
+        for platform, one in subdirs.items():
+            for name, told in one["packages"].items():
+                version, _, build = told.partition(" ")
+                package = VirtualPackage(name=name, version=version, build_string=build)
+                repodata.add_package(package, subdirs=[platform])
+        repodata.write()
+        found: dict[str, str] = compute_content_hashes(spec.asked, repodata)
+        return found
+
+
+def _public(channel: Channel) -> Channel:
+    return channel.model_copy(update={"url": without_secrets(channel.url)}) if "://" in channel.url else channel
+
+
+def _custom(spec: Spec, locked: Sequence[Locked]) -> dict[str, str]:
+    beyond = {one.platform: dict(one.beyond) for one in locked if one.beyond}
+    told = {MACHINES: beyond, VARIABLES: dict(spec.variables)}
+    return {key: json.dumps(value, sort_keys=True, ensure_ascii=False) for key, value in told.items() if value}
+
+
+def _packages(spec: Spec, one: Locked) -> list[LockedDependency]:
+    found = [_conda(record, one.platform) for record in one.records]
+    found += [_pip(wheel, one.platform) for wheel in one.wheels]
+    _categorise(spec, one.platform, found)
+    return found
+
+
+def _conda(record: RepoDataRecord, platform: str) -> LockedDependency:
+    name = record.name.normalized
+    if record.md5 is None:
+        raise Failed(f"The channel does not say the md5 of {name} ({record.file_name}): it cannot be locked.")
+    return LockedDependency(
+        name=name,
+        version=str(record.version),
+        manager="conda",
+        platform=platform,
+        dependencies=dependencies_of(record),
+        url=without_secrets(str(record.url)),
+        hash=HashModel(md5=record.md5.hex(), sha256=record.sha256.hex() if record.sha256 else None),
+        build=str(record.build),
+    )
+
+
+def _pip(wheel: Wheel, platform: str) -> LockedDependency:
+    return LockedDependency(
+        name=wheel.name,
+        version=wheel.version,
+        manager="pip",
+        platform=platform,
+        dependencies=dict.fromkeys(wheel.dependencies, "*"),
+        url=wheel.url,
+        hash=HashModel(sha256=wheel.sha256),
+    )
+
+
+def _categorise(spec: Spec, platform: str, packages: Sequence[LockedDependency]) -> None:
+    """Give every package the categories of what needs it; ``main`` covers all others.
+
+    What nothing needs by name is ``main``, so that no package is left out: one without a category is not written.
+    conda_lock's own way fails for names that are spelled in two ways.
+    """
+    wanted = {dependency.name: dependency.category for dependency in spec.asked.dependencies.get(platform, [])}
+    if set(wanted.values()) <= {MAIN}:
+        for package in packages:
+            package.categories = {MAIN}
+        return
+    by_name: dict[str, list[LockedDependency]] = {}
+    for package in packages:
+        by_name.setdefault(_plain(package.name), []).append(package)
+    for name, category in wanted.items():
+        _spread(_plain(name), category, by_name)
+    for package in packages:
+        if MAIN in package.categories or not package.categories:
+            package.categories = {MAIN}
+
+
+def _spread(name: str, category: str, by_name: Mapping[str, Sequence[LockedDependency]]) -> None:
+    waiting, seen = [name], {name}
+    while waiting:
+        for package in by_name.get(waiting.pop(), ()):
+            package.categories.add(category)
+            needed = {_plain(dependency) for dependency in package.dependencies} - seen
+            seen |= needed
+            waiting += sorted(needed)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
