@@ -39,22 +39,24 @@ LEVEL = 3
 
 BUFFER = 1 << 20
 
+Prefixed = Literal["", "text", "binary"]
+
 
 @dataclass(frozen=True)
 class File:
     """A file of a package: where it goes below the prefix, and how its ``size`` bytes are had.
 
-    ``sha256``: what it must be, where that is known. ``prefixed``: ``PLACEHOLDER`` stands in its text.
+    ``prefixed``: how ``PLACEHOLDER`` stands in it, as text or in a binary file; empty where it does not.
     """
 
     path: str
     size: int
     open: Callable[[], BinaryIO]
     executable: bool = False
-    prefixed: bool = False
+    prefixed: Prefixed = ""
 
     @classmethod
-    def of(cls, path: str, data: bytes, *, executable: bool = False, prefixed: bool = False) -> File:
+    def of(cls, path: str, data: bytes, *, executable: bool = False, prefixed: Prefixed = "") -> File:
         """One whose contents are at hand."""
         return cls(path, len(data), lambda: io.BytesIO(data), executable, prefixed)
 
@@ -202,7 +204,8 @@ def _write_contents(package: Package, part: Any, level: int) -> list[dict[str, A
                 hashed = _Hashed(stream)
                 tar.addfile(_entry(file), hashed)
             path = _path(file.path, "hardlink", hashed.sha256.hexdigest(), file.size)
-            paths.append(path | ({"prefix_placeholder": PLACEHOLDER, "file_mode": "text"} if file.prefixed else {}))
+            placeholder = {"prefix_placeholder": PLACEHOLDER, "file_mode": file.prefixed} if file.prefixed else {}
+            paths.append(path | placeholder)
     return paths
 
 
@@ -228,16 +231,19 @@ def _info(package: Package, paths: list[dict[str, Any]]) -> Iterable[File]:
     """The files below ``info/``."""
     yield _json("info/about.json", {"summary": package.summary, "license": package.license})
     yield File.of("info/files", "".join(f"{path['_path']}\n" for path in paths).encode())
-    prefixed = [path["_path"] for path in paths if "prefix_placeholder" in path]
-    if prefixed:
-        quoted = (f'"{path}"' if " " in path else path for path in prefixed)
-        lines = (f"{PLACEHOLDER} text {path}\n" for path in quoted)
+    if lines := [_has_prefix(path) for path in paths if "prefix_placeholder" in path]:
         yield File.of("info/has_prefix", "".join(lines).encode())
     yield _json("info/index.json", package.index())
     if package.noarch == "python":
         points = {"entry_points": list(package.entry_points)} if package.entry_points else {}
         yield _json("info/link.json", {"noarch": {"type": "python", **points}, "package_metadata_version": 1})
     yield _json("info/paths.json", {"paths": paths, "paths_version": 1})
+
+
+def _has_prefix(path: dict[str, Any]) -> str:
+    """A line of the older form of the same."""
+    name = f'"{path["_path"]}"' if " " in path["_path"] else path["_path"]
+    return f"{PLACEHOLDER} {path['file_mode']} {name}\n"
 
 
 def _json(path: str, value: dict[str, Any]) -> File:

@@ -14,7 +14,10 @@ from jupyter_agent.environments.channel.archives import File
 LEFT_OUT = ("EXTERNALLY-MANAGED", "sitecustomize.py", "_distutils_system_mod.py")
 """Files of a library's folder that speak of the system: its package manager, its hooks."""
 
-CHANGED = ("site.py", "sysconfig.py", "sysconfig/__init__.py", "distutils/command/install.py")
+CHANGED = (
+    *("site.py", "sysconfig.py", "sysconfig/__init__.py"),
+    *("distutils/command/install.py", "distutils/sysconfig.py"),
+)
 
 SITE = '''
 def getsitepackages(prefixes=None):
@@ -101,6 +104,19 @@ sys.exit(ensurepip._main())
 """
 
 
+FROZEN = ((b"dist-packages\0", b"site-packages\0"), (b"local/lib\0", b"./././lib\0"))
+"""``site`` is frozen into the program from Python 3.11 on: these are its words, and others just as long."""
+
+
+def thawed(program: bytes) -> bytes:
+    """The program whose own ``site`` looks for packages where an environment has them; as it is if it does so."""
+    if FROZEN[0][0] not in program:
+        return program
+    for old, new in FROZEN:
+        program = program.replace(old, new)
+    return program
+
+
 def undone(path: str, text: str) -> str:
     """A file of the library (``site.py``) without what a distribution put in; as it is when there is nothing."""
     if path == "site.py" and "dist-packages" in text and (start := START.search(text)):
@@ -109,6 +125,8 @@ def undone(path: str, text: str) -> str:
         return text + SYSCONFIG
     if path == "distutils/command/install.py" and "unix_local" in text:
         return text + DISTUTILS
+    if path == "distutils/sysconfig.py":
+        return text.replace('(prefix, "lib", "python3", "dist-packages")', '(libpython, "site-packages")')
     return text
 
 

@@ -6,6 +6,7 @@ changed is changed in place, so that nothing in the file moves.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -19,10 +20,15 @@ NEEDED, STRING_TABLE, OLD_PATH, PATH = 1, 5, 15, 29
 
 @dataclass(frozen=True)
 class Dynamic:
-    """What a file needs (``libssl.so.3``), and where in the file its search path stands (offset, text)."""
+    """What a file needs (``libssl.so.3``) and where it looks for it; each with its offset in the file."""
 
-    needed: tuple[str, ...]
+    needs: tuple[tuple[int, str], ...]
     path: tuple[int, str] | None
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The names of what it needs."""
+        return frozenset(name.rpartition("/")[2] for _, name in self.needs)
 
 
 def is_elf(data: bytes) -> bool:
@@ -62,7 +68,7 @@ def _dynamic(data: bytes) -> Dynamic:
         return data[base + at : data.index(b"\0", base + at)].decode()
 
     path = next(((base + value, text(value)) for tag, value in entries if tag in (PATH, OLD_PATH)), None)
-    return Dynamic(tuple(text(value) for tag, value in entries if tag == NEEDED), path)
+    return Dynamic(tuple((base + value, text(value)) for tag, value in entries if tag == NEEDED), path)
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int, int]]:
@@ -77,11 +83,31 @@ def _segments(data: bytes) -> list[tuple[int, int, int, int]]:
 
 
 def with_path(data: bytes, path: str) -> bytes | None:
-    """The file with another search path; ``None`` when there is no room for it."""
+    """The file with another search path; ``None`` when there is none, or no room for it."""
     found = dynamic(data).path
-    if found is None:
-        return None
-    offset, old = found
-    if len(path) > len(old.encode()):
-        return None
-    return data[:offset] + path.encode().ljust(len(old.encode()), b"\0") + data[offset + len(old.encode()) :]
+    return _with(data, found, path) if found else None
+
+
+def with_need(data: bytes, name: str, other: str) -> bytes | None:
+    """The file that needs ``other`` where it needed ``name``; ``None`` when it does not, or there is no room for it."""
+    found = next((need for need in dynamic(data).needs if need[1] == name), None)
+    return _with(data, found, other) if found else None
+
+
+def _with(data: bytes, found: tuple[int, str], text: str) -> bytes | None:
+    offset, room = found[0], len(found[1].encode())
+    new = text.encode()
+    return None if len(new) > room else data[:offset] + new.ljust(room, b"\0") + data[offset + room :]
+
+
+def with_placeholder(data: bytes, prefix: str, placeholder: str) -> bytes:
+    """The file with the placeholder wherever ``prefix`` stands with enough zeros after it for the longer text.
+
+    Such zeros are left where conda has written a prefix over a placeholder of its own.
+    """
+    old, new = prefix.encode(), placeholder.encode()
+    for found in list(re.finditer(re.escape(old) + rb"(?=[/\0])([^\0]*)(\0+)", data)):
+        text = new + found[1]
+        if len(text) < len(found[0]):  # one zero has to stay
+            data = data[: found.start()] + text.ljust(len(found[0]), b"\0") + data[found.end() :]
+    return data

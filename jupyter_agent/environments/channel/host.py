@@ -12,6 +12,7 @@ in them; the latter was built for ``/install``).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from typing import Any
 
 from jupyter_agent import processes
 from jupyter_agent.environments.channel import debian, elf
-from jupyter_agent.environments.channel.archives import PLACEHOLDER, File, Link, Package
+from jupyter_agent.environments.channel.archives import PLACEHOLDER, File, Link, Package, Prefixed
 from jupyter_agent.environments.channel.wheels import Target
 from jupyter_agent.errors import InvalidInput
 
@@ -74,6 +75,9 @@ TEST_MODULES = re.compile(r"_test\w*\.|_ctypes_test|_xxtestfuzz|xxlimited")
 SYSTEM_PREFIXES = ("/", "/usr")
 """A prefix that is shared with the whole system: its name in a text mostly means something else."""
 
+DATA = ("lib/tcl[0-9]*", "lib/tk[0-9]*", "share/terminfo")
+"""What libraries need that lie in the interpreter's own prefix: conda's, python-build-standalone's."""
+
 FOLDERS = re.compile(
     r"(?<=\n )'(?P<name>prefix|exec_prefix|\w*DIR|\w*LIBDEST|\w*DESTLIB|DESTSHARED|DESTDIRS|INCLUDEPY|CONFINCLUDEPY"
     r"|LIBPC|LIBPL|INCLDIRSTOMAKE|datarootdir|srcdir|projectbase)': '(?P<value>[^'\n]*)'"
@@ -105,6 +109,16 @@ class Host:
     def folder(self) -> str:
         """The library's place below the prefix."""
         return f"{self.library}/{self.stdlib.name}"
+
+    @functools.cached_property
+    def padded(self) -> frozenset[Path]:
+        """Files of a conda environment in which the prefix stands over a longer placeholder, padded with zeros."""
+        found = set()
+        for file in (self.prefix / "conda-meta").glob("*.json"):
+            for path in json.loads(file.read_text(encoding="utf-8")).get("paths_data", {}).get("paths", ()):
+                if path.get("file_mode") == "binary":
+                    found.add((self.prefix / path["_path"]).resolve())
+        return frozenset(found)
 
     @property
     def shares_the_system(self) -> bool:
@@ -189,7 +203,7 @@ def _digest(files: Iterable[File | Link], form: str) -> str:
             found.update(file.target.encode())
             continue
         with file.open() as stream:
-            found.update(hashlib.sha256(stream.read()).digest() + bytes([file.executable, file.prefixed]))
+            found.update(hashlib.sha256(stream.read()).digest() + f"{file.executable}{file.prefixed}".encode())
     return found.hexdigest()[:10]
 
 
@@ -201,11 +215,23 @@ def _files(host: Host, small: Mapping[Path, bytes]) -> Iterator[File | Link]:
     needed: set[str] = set()
     for path, source in taken:
         data = small.get(source.resolve()) or source.read_bytes()
-        needed |= set(elf.dynamic(data).needed) if elf.is_elf(data) else set()
-        yield _adapted(host, path, source, data)
+        needed |= elf.dynamic(data).needed if elf.is_elf(data) else frozenset()
+        file = _adapted(host, path, source, data)
+        yield file
+        if path == program:
+            yield from _own_library(file, needed)
     yield from (Link(f"bin/{name}", PurePosixPath(program).name) for name in _names(host, program))
     yield from _libraries(host, needed, small)
     yield File.of(f"{host.target.site_packages}/README.txt", b"Packages of this environment lie here.\n")
+
+
+def _own_library(program: File, needed: set[str]) -> Iterator[Link]:
+    """The link that ``_with_own_library`` has made the program look for."""
+    with program.open() as stream:
+        names = elf.dynamic(stream.read()).needed
+    if PurePosixPath(OWN_LIBRARY).name in names:
+        library = next(name for name in needed if name.startswith("libpython"))
+        yield Link(OWN_LIBRARY, f"../lib/{library}")
 
 
 PROGRAM = re.compile(r"python\d+\.\d+[a-z]*")
@@ -224,6 +250,9 @@ def _found(host: Host) -> Iterator[tuple[str, Path]]:
         yield from _walked(host.modules, f"{host.folder}/lib-dynload")
     if host.include.is_dir():
         yield from _walked(host.include, f"include/{host.include.name}")
+    for pattern in () if host.shares_the_system else DATA:
+        for folder in sorted(host.prefix.glob(pattern)):
+            yield from _walked(folder, folder.relative_to(host.prefix).as_posix())
 
 
 def _walked(source: Path, folder: str) -> Iterator[tuple[str, Path]]:
@@ -256,7 +285,7 @@ def _libraries(host: Host, needed: set[str], small: Mapping[Path, bytes]) -> Ite
             if not source.is_file():
                 continue
             data = small.get(source.resolve()) or source.read_bytes()
-            needed = needed | set(elf.dynamic(data).needed)
+            needed = needed | elf.dynamic(data).needed
             yield _adapted(host, f"lib/{name}", source, data)
 
 
@@ -264,21 +293,32 @@ def _adapted(host: Host, path: str, source: Path, data: bytes) -> File:
     """The file as it has to be at another prefix."""
     executable = os.access(source, os.X_OK)
     if elf.is_elf(data):
-        return File.of(path, _relocated(host, path, data), executable=executable)
+        return _adapted_binary(host, path, source, data)
     changed = data
     if path.startswith(f"{host.folder}/") and path.endswith(".py"):
         relative = path.removeprefix(f"{host.folder}/")
         if relative in debian.CHANGED:
             changed = debian.undone(relative, data.decode()).encode()
     replaced = _with_placeholder(host, path, changed)
-    return File.of(path, replaced, executable=executable, prefixed=replaced != changed)
+    return File.of(path, replaced, executable=executable, prefixed="text" if replaced != changed else "")
+
+
+def _adapted_binary(host: Host, path: str, source: Path, data: bytes) -> File:
+    if path.startswith("bin/") or PurePosixPath(path).name.startswith("libpython"):
+        data = debian.thawed(data)
+    relocated = _relocated(host, path, data)
+    replaced = relocated
+    if source.resolve() in host.padded:
+        replaced = elf.with_placeholder(relocated, str(host.prefix), PLACEHOLDER)
+    prefixed: Prefixed = "binary" if replaced != relocated else ""
+    return File.of(path, replaced, executable=os.access(source, os.X_OK), prefixed=prefixed)
 
 
 def _relocated(host: Host, path: str, data: bytes) -> bytes:
     """A program or library that looks for others beside itself, where it looked into the prefix by its full path."""
     found = elf.dynamic(data).path
     if found is None:
-        return data
+        return _with_own_library(host, path, data)
     up = "/".join(".." for _ in PurePosixPath(path).parts[:-1])
     places = [
         f"$ORIGIN/{up}{place.removeprefix(prefix)}"
@@ -286,7 +326,22 @@ def _relocated(host: Host, path: str, data: bytes) -> bytes:
         else place
         for place in found[1].split(":")
     ]
-    return elf.with_path(data, ":".join(places)) or data
+    return elf.with_path(data, ":".join(dict.fromkeys(places))) or _with_own_library(host, path, data)
+
+
+OWN_LIBRARY = "bin/libpython"
+"""Beside the program, for one that looks for libpython in the system's folders: a link to it."""
+
+
+def _with_own_library(host: Host, path: str, data: bytes) -> bytes:
+    """A program without a search path (Docker's official images have such), or one too short to be changed.
+
+    It is told the file instead of the name: ``$ORIGIN`` may stand there, too.
+    """
+    if not path.startswith("bin/") or host.shares_the_system:
+        return data
+    name = next((name for _, name in elf.dynamic(data).needs if name.startswith("libpython")), "")
+    return elf.with_need(data, name, f"$ORIGIN/{PurePosixPath(OWN_LIBRARY).name}") or data
 
 
 def _prefixes(host: Host) -> list[str]:

@@ -337,7 +337,7 @@ class _Layout:
         if first is None:
             return File.of(path, data, executable=True)
         line = f"#!{PLACEHOLDER}/bin/python".encode()
-        return File.of(path, line + data[first.end() :], executable=True, prefixed=True)
+        return File.of(path, line + data[first.end() :], executable=True, prefixed="text")
 
 
 def _open(wheel: Wheel, member: zipfile.ZipInfo) -> BinaryIO:
@@ -390,7 +390,7 @@ def _script(name: str, point: str) -> File:
         'if __name__ == "__main__":\n'
         f"    sys.exit({function}())\n"
     )
-    return File.of(f"bin/{name}", text.encode(), executable=True, prefixed=True)
+    return File.of(f"bin/{name}", text.encode(), executable=True, prefixed="text")
 
 
 def _installed_record(wheel: Wheel, files: list[File], site_packages: str) -> File:
