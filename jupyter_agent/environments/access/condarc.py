@@ -78,16 +78,21 @@ def places(environ: Mapping[str, str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def files(environ: Mapping[str, str]) -> list[Path]:
+    """The files that are there and may be read, in conda's order."""
+    return [file for place in places(environ) for file in _files(place)]
+
+
 def read(environ: Mapping[str, str]) -> Condarc:
     """All of it. Raises ``InvalidInput`` with a sentence that names the file which cannot be used."""
     merged: dict[str, Any] = {}
-    files = [file for place in places(environ) for file in _files(place)]
-    for file in files:
+    found = files(environ)
+    for file in found:
         _merge(merged, _settings(file, environ))
     for name in FROM_ENVIRONMENT:
         if value := environ.get(f"CONDA_{name.upper()}", "").strip():
             merged[name] = [part.strip() for part in value.split(",")] if name in LISTS else value
-    return _condarc(merged, tuple(files))
+    return _condarc(merged, tuple(found))
 
 
 def _root(environ: Mapping[str, str]) -> list[Path]:
