@@ -80,6 +80,10 @@ def test_bodies_that_cannot_be_used(agent: AgentClient, body: bytes) -> None:
         ("GET", "packages/%7B%22$gt%22:1%7D", 404), ("GET", "packages/..", 404), ("GET", "agents/%00", 404),
         ("GET", "agents/%ff/runs", 400), ("DELETE", "runs/x", 405), ("PUT", "runs", 405), ("POST", "status", 405),
         ("BREW", "status", 405), ("POST", "runs/x/rerun", 404), ("POST", "runs/x/cancel", 404),
+        ("GET", "environments/nothing", 404), ("GET", "environments/%00", 404), ("GET", "environments/%2Fetc", 404),
+        ("GET", "environments/" + "x" * 20_000, 404), ("DELETE", "environments/nothing", 404),
+        ("DELETE", "environments/%2Fetc", 404), ("PUT", "environments", 405), ("GET", "environments/gc", 405),
+        ("GET", "environments/%ff", 400), ("POST", "environments/..%2f..%2fetc/repair", 404),
         ("POST", "packages/x/prepare", 404), ("POST", "packages/x/reinstall", 404), ("DELETE", "packages/x", 404),
     ],
 )  # fmt: skip
@@ -92,7 +96,65 @@ def test_paths_and_queries_that_lead_nowhere(agent: AgentClient, method: str, pa
     check(got, told)
 
 
-@pytest.mark.parametrize("path", ["runs/x/rerun", "runs/x/cancel", "packages/x/prepare", "packages/x/reinstall"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("environments", b""),
+        ("environments", b'{"file": "relative.yml"}'),
+        ("environments", b'{"file": "/no.yml"}'),
+        ("environments", b'{"file": "/etc"}'),
+        ("environments", b'{"file": "/dev/null"}'),
+        ("environments", b'{"file": "/etc/passwd"}'),
+        ("environments", b'{"file": "/a\\u0000b"}'),
+        ("environments", b'{"file": "/' + b"x" * 5000 + b'"}'),
+        ("environments", b'{"file": "/x", "template": "minimal"}'),
+        ("environments", b'{"name": "environment.yml"}'),
+        ("environments", b'{"text": "dependencies: [python]"}'),
+        ("environments", b'{"template": "nothing"}'),
+        ("environments", b'{"template": "../minimal"}'),
+        ("environments", b'{"name": "environment.yml", "text": "- a list"}'),
+        ("environments", b'{"name": "environment.yml", "text": "dependencies: [[["}'),
+        ("environments", b'{"name": "photo.png", "text": "x"}'),
+        ("environments", b'{"name": "a/b", "text": ""}'),
+        ("environments", b'{"name": "environment.yml", "text": "' + b"x" * 1_000_001 + b'"}'),
+        ("environments", b'{"file": "/x", "from_pypi": "yes"}'),
+        ("environments", b'{"file": "/x", "offline": 1}'),
+        ("environments", b'{"file": "/x", "surprise": 1}'),
+        ("environments/lock", b"{}"),
+        ("environments/lock", b'{"file": "environment.yml"}'),
+        ("environments/lock", b'{"file": "/no/environment.yml"}'),
+        ("environments/lock", b'{"file": "/x", "platforms": ["linux"]}'),
+        ("environments/lock", b'{"file": "/x", "platforms": "linux-64"}'),
+        ("environments/lock", b'{"file": "/x", "output": "here.yml"}'),
+        ("environments/channel", b'{"requirements": [], "folder": "/tmp/x"}'),
+        ("environments/channel", b'{"requirements": ["six"], "folder": "x"}'),
+        ("environments/channel", b'{"requirements": ["six"], "folder": "/dev/null"}'),
+        ("environments/channel", b'{"requirements": ["six"], "folder": "/etc"}'),
+        ("environments/channel", b'{"requirements": ["/no/requirements.txt"], "folder": "/tmp/x"}'),
+        ("environments/channel", b'{"requirements": ["-e ."], "folder": "/tmp/x"}'),
+        ("environments/channel", b'{"requirements": "six", "folder": "/tmp/x"}'),
+        ("environments/gc", b'{"days": -1}'),
+        ("environments/gc", b'{"days": 1e999}'),
+        ("environments/gc", b'{"days": "x"}'),
+        ("environments/gc", b'{"dry_run": "no"}'),
+        ("environments/x/verify", b""),
+        ("environments/x/repair", b""),
+        ("environments/%00/verify", b""),
+        ("environments/%2Fetc/repair", b""),
+        ("runs", b'{"target": "/etc/passwd", "environment": ""}'),
+        ("runs", b'{"target": "x", "environment": 5}'),
+        ("runs", b'{"target": "x", "from_pypi": "pypi"}'),
+        ("runs/x/rerun", b'{"from_pypi": "yes"}'),
+    ],
+)
+def test_environments_that_cannot_be(agent: AgentClient, path: str, body: bytes) -> None:
+    status, told = answer(agent, "POST", path, body)
+    assert status in (400, 404, 409), told
+    check(status, told)
+    assert agent.request("GET", "runs?limit=1")["runs"] == [], "nothing was begun"
+
+
+@pytest.mark.parametrize("path", ["runs/x/cancel", "packages/x/prepare", "packages/x/reinstall"])
 @pytest.mark.parametrize("body", [b'{"x": 1}', b"nonsense", b"[]"])
 def test_requests_that_need_no_body_take_none(agent: AgentClient, path: str, body: bytes) -> None:
     status, told = answer(agent, "POST", path, body)

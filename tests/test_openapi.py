@@ -32,6 +32,11 @@ BODIES: dict[str, type[values.Body]] = {
     "runPackage": values.RunBody,
     "runOnAgent": values.RemoteRunBody,
     "testPackageOnAgent": values.TestBody,
+    "rerunRun": values.FetchBody,
+    "createEnvironment": values.CreateBody,
+    "lockEnvironment": values.LockBody,
+    "buildChannel": values.ChannelBody,
+    "collectEnvironments": values.CollectBody,
 }
 LEAVES = """
 import json, os
@@ -196,13 +201,14 @@ def over(asked: Asked, template: str, *names: str) -> dict[str, Any]:
     return ended
 
 
-def test_what_is_answered_is_as_described(asked: Asked, hub: Hub, tmp_path: Path) -> None:
+def test_what_is_answered_is_as_described(asked: Asked, hub: Hub, channel: Path, tmp_path: Path) -> None:
     """Every operation once, with success."""
     (tmp_path / "long").mkdir()
     published(asked.agent, tmp_path / "long", "import time\nprint('up', flush=True)\ntime.sleep(600)\n")
     (tmp_path / "leaves").mkdir()
     package = published(asked.agent, tmp_path / "leaves", LEAVES)
     ask_of_packages_and_runs(asked, package, tmp_path)
+    ask_of_environments(asked, channel, tmp_path)
     with agent_of(hub) as (_, other):
         ask_of_agents(asked, other.request("GET", "status")["slug"])
     asked("delete", "/packages/{package}", package)
@@ -239,6 +245,27 @@ def ask_of_packages_and_runs(asked: Asked, package: str, folder: Path) -> None:
     assert (made["kind"], over(asked, "/runs/{run}", made["id"])["state"]) == ("prepare", "succeeded")
     assert asked("post", "/packages/{package}/reinstall", package) == {"cancelled": 0}
     assert asked("get", "/runs/{run}", "nothing")["reason"] == "NotFound"
+
+
+def ask_of_environments(asked: Asked, channel: Path, folder: Path) -> None:
+    file = folder / "environment.yml"
+    file.write_text(f"channels: [{channel.as_uri()}]\ndependencies: [python]\n")
+    for path, body in (
+        ("/environments", {"file": str(file), "from_pypi": False}),
+        ("/environments/lock", {"file": str(file), "platforms": ["linux-64"], "output": str(folder / "lock.yml")}),
+        ("/environments/channel", {"requirements": ["six"], "folder": str(folder / "channel")}),
+    ):
+        made = over(asked, "/runs/{run}", asked("post", path, body=body)["id"])
+        assert (made["kind"], made["state"]) == ("environment", "succeeded"), made["error"]
+    assert asked("get", "/environments")
+    (id_,) = [each["id"] for each in asked("get", "/environments") if each["kind"] == "conda"]
+    assert asked("get", "/environments/{environment}", id_)["packages_list"]
+    assert asked("post", "/environments/{environment}/verify", id_)["ok"]
+    repaired = over(asked, "/runs/{run}", asked("post", "/environments/{environment}/repair", id_)["id"])
+    assert repaired["state"] == "succeeded", repaired["error"]
+    assert asked("post", "/environments/gc", body={"days": 0, "dry_run": True})["removed"]
+    asked("delete", "/environments/{environment}", id_)
+    assert asked("get", "/environments/{environment}", id_)["reason"] == "NotFound"
 
 
 def ask_of_agents(asked: Asked, slug: str) -> None:

@@ -38,7 +38,6 @@ LATER = {
     "6": "work items: a package that cannot be fetched for one",
     "7": "work items: a retry's error",
     "21": "daemons and their restarts",
-    "24": "conda environments",
     "38": "services of the operating system",
     "J1": "synchronised files",
     "J2": "synchronised files",
@@ -377,6 +376,20 @@ def test_23_dependencies_are_linked_not_copied(land: Land, tmp_path: Path) -> No
     assert Path(modules).is_relative_to(land.home.preparations)
     assert not Path(cwd).exists(), "the run's own copy is gone"
     assert Path(modules).is_dir(), "what was installed stays for the next one"
+
+
+def test_24_an_environment_is_made_once_wherever_it_lies(land: Land, channel: Path, tmp_path: Path) -> None:
+    program = "import json, sys\nprint(json.dumps(sys.prefix))\n"
+    asked = f"channels: [{channel.as_uri()}]\ndependencies: [python]\n"
+    package = land.publish(tmp_path / "p24", program, {"environment.yml": asked})
+    prefix = Path(land.facts(package))
+    assert prefix.is_relative_to(land.home.environments)
+    marks = {path: path.stat().st_mtime_ns for path in (prefix, prefix / "conda-meta", prefix / "bin" / "python")}
+    for _ in range(2):
+        run = land.run(package)
+        assert json.loads(printed(land.agent, run["id"]).splitlines()[-1]) == str(prefix)
+        assert "solve" not in printed(land.agent, run["id"], "agent")
+    assert {path: path.stat().st_mtime_ns for path in marks} == marks
 
 
 def test_25_a_package_has_an_environment_of_its_own(land: Land, tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ async def test_what_a_gone_agent_left_is_recovered(site: Site, tmp_path: Path) -
     [
         ({"n_ipynb": "{"}, "n.ipynb", "n.ipynb is not a readable notebook"),
         ({"n_ipynb": '{"nbformat": 4, "cells": [], "metadata": {"kernelspec": {"language": "R"}}}'}, "n.ipynb", "in r"),
-        ({"main_py": "", "environment_yml": ""}, "main.py", "asks for a conda environment (environment.yml)"),
+        ({"main_py": "", "environment_yml": "- a list"}, "main.py", "environment.yml"),
         ({"main_py": "", "requirements_txt": "-e ."}, "main.py", "requirements.txt asks for '-e .'"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from jupyter_agent import processes
 from jupyter_agent.home import NO_AGENT, AgentClient, Home
-from jupyter_agent.server.events import PACKAGE, RUN, STATUS, Bridge, schemas, translate
+from jupyter_agent.server.events import ENVIRONMENT, PACKAGE, RUN, STATUS, Bridge, schemas, translate
 from jupyter_agent.server.upstream import Upstream
 from tests.conftest import ended, make_package, start_agent, until
 
@@ -144,4 +144,4 @@ def test_events_of_unknown_kinds_are_left_out() -> None:
 
 
 def test_the_schemas_are_those_that_are_told() -> None:
-    assert {schema["$id"] for schema in schemas()} == {RUN, STATUS, PACKAGE}
+    assert {schema["$id"] for schema in schemas()} == {RUN, STATUS, PACKAGE, ENVIRONMENT}

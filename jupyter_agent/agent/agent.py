@@ -18,9 +18,11 @@ from jupyter_agent import __version__, processes, runtimes
 from jupyter_agent.agent.capabilities import Capabilities
 from jupyter_agent.agent.commands import Commands
 from jupyter_agent.agent.console import Console
+from jupyter_agent.agent.environments import Makings
 from jupyter_agent.agent.launch import Launcher
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.others import Others
+from jupyter_agent.agent.releases import Releases
 from jupyter_agent.agent.updates import Updates
 from jupyter_agent.environments import Environments
 from jupyter_agent.errors import AgentError
@@ -120,6 +122,28 @@ class Agent(Configurable):
         min=0,
         help="Days for which versions of packages, and what was prepared for them, are kept while nothing uses them.",
     ).tag(config=True)
+    conda_channels = List(
+        Unicode(),
+        default_value=["conda-forge"],
+        minlen=1,
+        help="Conda channels of files that name none, by name or URL; the first one counts most.",
+    ).tag(config=True)
+    channel_fallback = Enum(
+        ("", "pypi"),
+        default_value="",
+        help="`pypi`: where none of a file's conda channels can be reached, a channel made of this machine's Python "
+        "and of packages from PyPI stands in, as with `--channel-from-pypi`. It is right for this machine and others "
+        "with the same system only.",
+    ).tag(config=True)
+    offline = Bool(
+        help="Whether environments are made of what is on this machine already, so that nothing is fetched for them.",
+    ).tag(config=True)
+    keep_environments_days = Float(
+        30.0,
+        min=0,
+        help="Days for which `env gc` keeps environments that nothing uses, unless it is told others. Without that "
+        "command none is removed.",
+    ).tag(config=True)
     ca_file = Unicode(
         help="A file with certificates (PEM) of the authority that OpenFlow's certificate is from, "
         "where the system does not know it.",
@@ -173,7 +197,7 @@ class Agent(Configurable):
                 resume=lambda row: self.launcher.resumed(row),  # noqa: PLW0108 - the launcher is made after it
             )
             self.site = runtimes.Site(
-                environments=Environments(self.home.environments),
+                environments=self._make_environments(),
                 preparations=Preparations(
                     self.home.preparations, living=lambda: {run.tag for run in self.supervisor.live_runs()}
                 ),
@@ -184,6 +208,9 @@ class Agent(Configurable):
             self.capabilities = Capabilities(self.site.tools, on_change=lambda: self.link.register_again())  # noqa: PLW0108 - the link is made after it
             self.link = self._make_link()
             self.console = Console(link=self.link, state=self.state, supervisor=self.supervisor, tasks=tasks)
+            self.makings = Makings(
+                environments=self.site.environments, supervisor=self.supervisor, limits=self.limits()
+            )
             self.launcher = Launcher(
                 self.home,
                 link=self.link,
@@ -191,6 +218,7 @@ class Agent(Configurable):
                 state=self.state,
                 site=self.site,
                 versions=self.versions,
+                makings=self.makings,
                 grant_agent_token=frozenset(self.grant_agent_token),
                 limits=self.limits(),
             )
@@ -214,6 +242,13 @@ class Agent(Configurable):
                 keep_days=self.keep_days,
                 tell=self._on_package,
             )
+            releases = Releases(
+                environments=self.site.environments,
+                supervisor=self.supervisor,
+                state=self.state,
+                tasks=tasks,
+                tell=self._on_run,
+            )
             self._tasks = tasks
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
@@ -223,6 +258,7 @@ class Agent(Configurable):
                 self.console.follow(run)
             stack.callback(self.supervisor.subscribe(self._on_run))
             stack.callback(self.supervisor.subscribe(self.updates.on_run))
+            self.supervisor.subscribe(releases.on_run)  # to the end of the last run
             self._background = {
                 tasks.create_task(work) for work in (self.link.run(), self.updates.run(), self._tidy_now_and_then())
             }
@@ -275,6 +311,14 @@ class Agent(Configurable):
                 "queued": sum(run.row.state == "queued" for run in runs),
             },
         }
+
+    def _make_environments(self) -> Environments:
+        return Environments(
+            self.home.environments,
+            fallback=self.channel_fallback == "pypi",
+            offline=self.offline,
+            default_channels=tuple(self.conda_channels),
+        )
 
     def _make_link(self) -> Link:
         return Link(

@@ -7,6 +7,7 @@ once, for the API, the CLI and queue commands alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent import processes, runtimes
+from jupyter_agent.agent.environments import KIND as MAKING
+from jupyter_agent.agent.environments import Makings, offering
 from jupyter_agent.agent.link import Link
 from jupyter_agent.agent.requests import RunRequest, abridged, restored
 from jupyter_agent.agent.senders import find_package, require_package
@@ -80,6 +83,7 @@ class Launcher:
         state: State,
         site: runtimes.Site,
         versions: Versions,
+        makings: Makings,
         grant_agent_token: frozenset[str],
         limits: Limits,
     ) -> None:
@@ -89,6 +93,7 @@ class Launcher:
         self._state = state
         self._site = site
         self._versions = versions
+        self._makings = makings
         self._granted = grant_agent_token
         self._limits = limits
 
@@ -103,6 +108,7 @@ class Launcher:
         source = await self._find(request)
         if source.language:
             runtimes.runtime_for(source.language)  # refused now rather than after it has waited for its turn
+        await self._check_environment(request, source)
         if source.document and not request.prepare_only:
             asked = runtimes.needs_of_document(source.document)
             await runtimes.check_needs(asked, self._site.tools, package=source.name)
@@ -115,11 +121,17 @@ class Launcher:
             claim=claim,
         )
 
-    async def rerun(self, run_id: str, *, who: str, trigger: str) -> Run:
-        """The same again for the home's own user: target, parameters and limits. Raises as ``launch``, ``Conflict``."""
-        row = await self._state.get(run_id)
-        request = restored(row, await self._state.request(run_id))
-        return await self.launch(dataclasses.replace(request, who=who, trigger=trigger, rerun_of=row.id, jwt=""))
+    async def rerun(self, run_id: str, *, who: str, trigger: str, **changes: bool) -> Run:
+        """The same again for the home's own user: target, parameters and limits. Raises as ``launch``, ``Conflict``.
+
+        ``changes`` are of ``from_pypi`` and ``offline``.
+        """
+        row, stored = await self._state.get(run_id), await self._state.request(run_id)
+        if row.kind == MAKING:
+            return await self._makings.again(row, stored, who=who, trigger=trigger, **changes)
+        request = restored(row, stored)
+        also = {"who": who, "trigger": trigger, "rerun_of": row.id, "jwt": "", **changes}
+        return await self.launch(dataclasses.replace(request, **also))  # type: ignore[arg-type]  # fields by name
 
     async def reinstall(self, wanted: str, *, who: str, jwt: str = "") -> dict[str, int]:
         """Have a package fetched and prepared anew at its next run; ``cancelled`` is how many runs of it were ended.
@@ -135,12 +147,27 @@ class Launcher:
         for fileid in [fileid for fileid, owner in self._versions.packages.items() if owner == package]:
             await self._versions.forget(fileid)
             await self._site.preparations.forget(fileid)
+        for environment in await self._state.environments_of_one(package):
+            with contextlib.suppress(NotFound, InvalidInput):  # it has been removed, or is none of ours
+                await self._site.environments.taint(environment)
         return {"cancelled": len(runs)}
 
     async def resumed(self, row: RunRow) -> tuple[PrepareFn, Limits]:
         """How a run that an earlier agent took in is prepared. Raises ``Conflict`` when that is not known any more."""
-        request = restored(row, await self._state.request(row.id))
+        stored = await self._state.request(row.id)
+        if row.kind == MAKING:
+            return self._makings.resumed(row, stored)
+        request = restored(row, stored)
         return partial(self._prepare, request, None), request.limits or self._limits
+
+    async def _check_environment(self, request: RunRequest, source: Source) -> None:
+        """Raise for one that cannot be had, or that the source cannot run in, as far as that is known now."""
+        if not request.environment:
+            return
+        if source.language and source.language.lower() not in runtimes.IN_ENVIRONMENTS:
+            raise InvalidInput(f"{source.name} runs in no environment: only notebooks and Python do.")
+        if await asyncio.to_thread(runtimes.definition_in, request.environment) is None:
+            await self._site.environments.find(request.environment)
 
     def _row(self, request: RunRequest, source: Source) -> RunRow:
         return RunRow(
@@ -211,10 +238,14 @@ class Launcher:
             manifest=files.manifest,
             source=files.source,
             prepare_only=request.prepare_only,
+            environment=request.environment,
+            from_pypi=request.from_pypi,
+            offline=request.offline,
         )
         if not request.prepare_only:
             await runtimes.check_needs(runtimes.needs_of(files.manifest), self._site.tools, package=source.name)
-        prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
+        with offering():
+            prepared = await runtimes.runtime_for(files.language).prepare(task, self._site, run)
         return prepared.with_workdir(files.folder) if files.private else prepared
 
     async def _files(self, source: Source, run: Run, *, isolated: bool) -> Files:

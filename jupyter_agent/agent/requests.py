@@ -13,7 +13,7 @@ from typing import Any
 
 from jupyter_agent.agent.senders import Sender
 from jupyter_agent.agent.variables import as_text
-from jupyter_agent.errors import Conflict, InvalidInput
+from jupyter_agent.errors import AccessDenied, Conflict, InvalidInput
 from jupyter_agent.runs import MOST_RETRIES, Limits
 from jupyter_agent.state import Claim, RunRow
 
@@ -26,6 +26,9 @@ SHORT = 1000
 LONGEST_KEY = 200
 LONGEST_DELAY_S = 86_400.0
 PRIORITIES = range(-1000, 1001)
+
+CHOICES = ("environment", "from_pypi", "offline")
+"""What of a request says where it runs."""
 
 _CUT = re.compile(r" … \(\d+ characters\)\Z")
 
@@ -44,6 +47,11 @@ class RunRequest:
     ``retry_delay_s`` seconds, then after longer and longer ones. The same ``key`` of the same caller is the same run
     for 24 hours at least. ``rerun_of`` is the run that this one repeats; ``jwt`` is the token of a sender of whom
     nothing else is known any more.
+
+    ``environment`` is where it runs instead of in what its own files ask for: the id or name of an environment, or the
+    absolute path of one, or of a file that says what one is to hold; only the home's own user may name it.
+    ``from_pypi``: where no conda channel can be reached, one made from PyPI stands in; ``offline``: nothing is fetched;
+    ``None``: as the settings say.
     """
 
     target: str
@@ -60,6 +68,9 @@ class RunRequest:
     key: str | None = None
     prepare_only: bool = False
     rerun_of: str | None = None
+    environment: str = ""
+    from_pypi: bool | None = None
+    offline: bool | None = None
     jwt: str = field(default="", repr=False)
 
     @property
@@ -78,12 +89,15 @@ class RunRequest:
             raise InvalidInput(f"The delay before a run is tried again is from 0 to {LONGEST_DELAY_S:.0f} seconds.")
         if self.key is not None and not 0 < len(self.key) <= LONGEST_KEY:
             raise InvalidInput(f"The key of a run has 1 to {LONGEST_KEY} characters.")
+        if self.environment and self.sender is not None:
+            raise AccessDenied("Only the user of this agent's home can name the environment of a run.")
 
     def claim(self) -> Claim | None:
         """What the key stands for; ``None`` without one."""
         if self.key is None:
             return None
         wanted = [self.target, dict(self.parameters), self.isolated, self.prepare_only]
+        wanted += [self.environment] if self.environment else []
         fingerprint = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         caller = f"local {self.who}" if self.sender is None else f"openflow {self.sender.user.id}"
         return Claim(caller, self.key, fingerprint)
@@ -94,6 +108,7 @@ class RunRequest:
             "parameters": dict(self.parameters),
             "isolated": self.isolated,
             "limits": dataclasses.asdict(limits),
+            **{name: value for name in CHOICES if (value := getattr(self, name)) not in (None, "")},
         }
         return {**kept, "jwt": self.token} if self.retries and self.token else kept
 
@@ -116,6 +131,7 @@ def restored(row: RunRow, stored: Mapping[str, Any] | None) -> RunRequest:
         retries=row.retries,
         retry_delay_s=row.retry_delay_s,
         prepare_only=row.kind == "prepare",
+        **{name: stored[name] for name in CHOICES if name in stored},
         jwt=str(stored.get("jwt") or ""),
     )
 

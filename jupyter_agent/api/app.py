@@ -16,7 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from jupyter_agent.agent.agent import Agent
-from jupyter_agent.api import agents, packages, runs
+from jupyter_agent.api import agents, environments, packages, runs
 from jupyter_agent.api.broadcast import Broadcast
 from jupyter_agent.api.handler import HEARTBEAT_S, MAX_BODY_BYTES, Faces, Handler
 from jupyter_agent.errors import NotFound
@@ -91,6 +91,13 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"runs/([^/]+)/stream", runs.Stream),
     (r"runs/([^/]+)/artifacts", runs.Artifacts),
     (r"runs/([^/]+)/artifacts/(.+)", runs.Artifact),
+    (r"environments", environments.Environments),
+    (r"environments/lock", environments.Lock),
+    (r"environments/channel", environments.Channel),
+    (r"environments/gc", environments.Collect),
+    (r"environments/([^/]+)", environments.OneEnvironment),
+    (r"environments/([^/]+)/verify", environments.Verify),
+    (r"environments/([^/]+)/repair", environments.Repair),
     (r"agents", agents.Agents),
     (r"agents/([^/]+)", agents.OneAgent),
     (r"agents/([^/]+)/cancel", agents.AgentCancel),

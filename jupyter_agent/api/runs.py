@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 
 from tornado.iostream import StreamClosedError
 
+from jupyter_agent.agent.environments import expanded
 from jupyter_agent.agent.launch import RunRequest
 from jupyter_agent.api.handler import HEARTBEAT_S, USER_HEADER, Handler
 from jupyter_agent.api.reports import html_report
-from jupyter_agent.api.values import NoBody, RunBody, TargetBody, run_json
+from jupyter_agent.api.values import FetchBody, NoBody, RunBody, TargetBody, run_json
 from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.runs import OutputLog, artifact_path
 from jupyter_agent.state import RunRow
@@ -59,7 +60,7 @@ class Runs(Handler):
     async def post(self) -> None:
         """Run a package or a file."""
         body = await self.body(TargetBody)
-        await launch(self, body.target, body, isolated=body.isolated)
+        await launch(self, expanded(body.target), body, isolated=body.isolated)
 
 
 async def launch(handler: Handler, target: str, body: RunBody, *, isolated: bool) -> None:
@@ -76,6 +77,9 @@ async def launch(handler: Handler, target: str, body: RunBody, *, isolated: bool
             retries=body.retries,
             retry_delay_s=body.retry_delay_s,
             key=body.key_of(handler.request.headers.get("Idempotency-Key")),
+            environment=expanded(body.environment or ""),
+            from_pypi=body.from_pypi,
+            offline=body.offline,
         )
     )
     handler.reply(await handler.shown(run.row), 202)
@@ -111,9 +115,10 @@ class Rerun(Handler):
 
     async def post(self, run_id: str) -> None:
         """Run once more what a run was: its target, parameters and limits; the new run."""
-        await self.body(NoBody)
+        body = await self.body(FetchBody)
         await self.row(run_id)
-        run = await self.agent.launcher.rerun(run_id, who=self.who, trigger=trigger_of(self))
+        changes = {name: value for name, value in body.model_dump().items() if value is not None}
+        run = await self.agent.launcher.rerun(run_id, who=self.who, trigger=trigger_of(self), **changes)
         self.reply(await self.shown(run.row), 202)
 
 

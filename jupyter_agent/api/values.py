@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.state import RunRow
 
 HIDDEN = ("fileid", "folder", "pid", "pid_started", "reply", "tag")
 """What of a row is the agent's own business."""
+
+
+LONGEST_PATH = 4096
+MOST_TEXT = 1_000_000
+"""Characters of a text that says what an environment is to hold."""
+
+PlatformName = Annotated[str, Field(pattern=r"^[a-z]+-[a-z0-9]+$", max_length=40)]
+Requirement = Annotated[str, Field(min_length=1, max_length=LONGEST_PATH)]
 
 
 class Body(BaseModel):
@@ -27,7 +35,8 @@ class Body(BaseModel):
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"]) or "the body"
-            raise InvalidInput(f"The request cannot be used: {where}: {fault['msg']}.") from error
+            told = fault["msg"].removeprefix("Value error, ")
+            raise InvalidInput(f"The request cannot be used: {where}: {told}.") from error
 
 
 class PublishBody(Body):
@@ -68,9 +77,17 @@ class RemoteRunBody(ParametersBody):
     target: str = Field(min_length=1)
 
 
-class RunBody(ParametersBody):
-    """``POST packages/{id}/runs``."""
+class FetchBody(Body):
+    """What may be fetched for an environment; ``None``: as the settings say."""
 
+    from_pypi: bool | None = None
+    offline: bool | None = None
+
+
+class RunBody(ParametersBody, FetchBody):
+    """``POST packages/{id}/runs``; ``environment`` is an id, a name, or an absolute path."""
+
+    environment: str | None = Field(default=None, min_length=1, max_length=LONGEST_PATH)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     memory_mb: int | None = Field(default=None, gt=0, le=1 << 40)
     priority: int = Field(default=2, ge=-1000, le=1000)
@@ -95,6 +112,45 @@ class TargetBody(RunBody):
 
     target: str = Field(min_length=1)
     isolated: bool = False
+
+
+class CreateBody(FetchBody):
+    """``POST environments``: the absolute path of a ``file``, a ``text`` and the file's ``name``, or a ``template``."""
+
+    file: str | None = Field(default=None, min_length=1, max_length=LONGEST_PATH)
+    name: str | None = Field(default=None, min_length=1, max_length=255)
+    text: str | None = Field(default=None, max_length=MOST_TEXT)
+    template: str | None = Field(default=None, min_length=1, max_length=255)
+
+    @model_validator(mode="after")
+    def one_of_them(self) -> Self:
+        """Refuse what says it twice, or not at all (called by pydantic)."""
+        given = (self.file, self.text, self.template)
+        if sum(each is not None for each in given) != 1 or (self.name is None) != (self.text is None):
+            raise ValueError("give one of `file`, `name` with `text`, and `template`")
+        return self
+
+
+class LockBody(FetchBody):
+    """``POST environments/lock``: absolute paths; ``platforms`` like ``linux-64``."""
+
+    file: str = Field(min_length=1, max_length=LONGEST_PATH)
+    output: str | None = Field(default=None, min_length=1, max_length=LONGEST_PATH)
+    platforms: list[PlatformName] = Field(default_factory=list, max_length=50)
+
+
+class ChannelBody(Body):
+    """``POST environments/channel``: what PyPI has, or absolute paths of requirements files; an absolute folder."""
+
+    requirements: list[Requirement] = Field(min_length=1, max_length=10_000)
+    folder: str = Field(min_length=1, max_length=LONGEST_PATH)
+
+
+class CollectBody(Body):
+    """``POST environments/gc``; ``days`` is how long they must not have been used, ``None``: as the settings say."""
+
+    days: float | None = Field(default=None, ge=0, le=1_000_000, allow_inf_nan=False)
+    dry_run: bool = False
 
 
 LONGEST_SCALAR = 10_000

@@ -65,6 +65,9 @@ def body_of_run(given: argparse.Namespace) -> dict[str, Any]:
         "--retries": given.retries,
         "--retry-delay": given.retry_delay,
         "--key": given.key,
+        "--env": given.environment,
+        "--channel-from-pypi": given.channel_from_pypi,
+        "--offline": given.offline,
     }
     if asked := [name for name, value in refused.items() if value]:
         raise InvalidInput(f"{', '.join(asked)} cannot be asked of another agent: it goes by its own settings.")

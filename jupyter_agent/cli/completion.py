@@ -182,12 +182,19 @@ def _agents(agent: AgentClient) -> Iterator[Word]:
         yield Word(other["slug"], other["name"] if other["online"] else f"{other['name']}, offline")
 
 
+def _environments(agent: AgentClient) -> Iterator[Word]:
+    for known in agent.request("GET", "environments", timeout_s=ANSWER_S)[:MOST]:
+        yield Word(known["id"] or known["path"], known["source"] or known["name"])
+
+
 ASKED: dict[tuple[str, str], Ask] = {
     ("runs", "id"): _runs,
     ("package", "name"): _packages,
     ("run", "target"): _packages,
     ("", "package"): _packages,
     ("", "agent"): _agents,
+    ("", "environment"): _environments,
+    ("env", "environments"): _environments,
 }
 """By the first word of the command and the argument's name; an empty word is any command."""
 

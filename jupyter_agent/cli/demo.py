@@ -25,7 +25,7 @@ def demo(context: Context, given: argparse.Namespace) -> int:
     _check_openflow(context, agent, here=given.here)
     published = publish_folder(context, PACKAGE)
     console.note(f"Published {published['name']} {published['version']}; the agent fetches and runs it.")
-    run, code = follow(context, agent, start(agent, published["id"], {"target": published["id"]}))
+    run, code = follow(context, agent, start(agent, published["id"], _body(published)))
     show_end(console, run, context.home)
     pages = _pages(context, agent, run)
     if console.json:
@@ -35,6 +35,11 @@ def demo(context: Context, given: argparse.Namespace) -> int:
     if given.lab and "notebook" in pages:
         _open_lab(context, pages["notebook"])
     return code
+
+
+def _body(published: dict[str, Any]) -> dict[str, Any]:
+    """The run: where no conda channel can be reached, its log says so, and PyPI stands in."""
+    return {"target": published["id"], "from_pypi": True}
 
 
 def _check_openflow(context: Context, agent: AgentClient, *, here: bool) -> None:

@@ -50,7 +50,7 @@ def progress_text(console: Console, run: dict[str, Any]) -> str:
     """``running  cell 3 of 9``, on a terminal with a bar."""
     progress = run.get("progress") or {}
     parts = [state_text(console, run), plain(progress.get("label"))]
-    if console.live and run["state"] == "running" and progress.get("total"):
+    if console.live and run["state"] in ("preparing", "running") and progress.get("total"):
         filled = round(BAR * min(1.0, progress.get("done", 0) / progress["total"]))
         parts.append(console.symbol("█", "#") * filled + console.symbol("░", ".") * (BAR - filled))
     return "  ".join(part for part in parts if part)
@@ -78,7 +78,7 @@ class Following:
         self._agent = agent
         self._offset = 0
         self._since_offset = 0
-        self._told = ""
+        self._told = ("", "")
         self.run = run
         self._path = path_of(run)
         self._show_progress()
@@ -143,11 +143,13 @@ class Following:
             self._console.clear()
             return
         text = progress_text(self._console, self.run)
+        # What is not drawn over itself would be a line for each file that is fetched.
+        news = (self.run["state"], (self.run.get("progress") or {}).get("phase") or text)
         if self._console.live:
             self._console.bar(f"{plain(self.run['package'])}  {text}")
-        elif text != self._told:
+        elif news != self._told:
             self._console.note(f"{plain(self.run['package'])}: {text}")
-        self._told = text
+        self._told = news
 
 
 def see_cancelled(context: Context, agent: AgentClient, run: dict[str, Any]) -> int:
@@ -178,6 +180,8 @@ def show_end(console: Console, run: dict[str, Any], home: Home) -> None:
     console.note(f"{plain(run['package'])}: {state_text(console, run)}{after}  (run {run['id']})", state_colour(run))
     if run["error"]:
         console.note(f"jupyter-agent: {plain(run['error'])}")
+    if run.get("warning"):
+        console.note(plain(run["warning"]), "yellow")
     if run["results"]:
         console.line("Results")
         console.facts(((name, value) for name, value in run["results"].items()), indent="  ")

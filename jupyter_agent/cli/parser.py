@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 USAGE_ERROR = 2
 
+DEFINITIONS = "environment.yml, conda-lock.yml, requirements.txt, pyproject.toml, or an explicit list"
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence."""
@@ -60,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     _hub(commands)
     _packages(commands)
     _runs(commands)
+    _environments(commands)
     _agents(commands)
     return parser
 
@@ -188,6 +191,14 @@ def _runs(commands: Commands) -> None:
     run.add_argument("--retries", metavar="N", type=_whole, help="try again so many times when it fails")
     run.add_argument("--retry-delay", metavar="SECONDS", type=_positive, help="before the first of them; then longer")
     run.add_argument("--key", metavar="KEY", help="asked for with the same key again, the first run is given back")
+    run.add_argument(
+        "--env",
+        dest="environment",
+        metavar="ENV",
+        type=_name,
+        help="in this environment (id, name or path), or in that of this file, instead of what its own files ask for",
+    )
+    _fetching(run)
     _there(run, "run a published package on this agent instead: its slug or name")
     _group, below = commands.group("runs", "runs that are under way and those that ended")
     listing = below.add("list", "list runs, the newest first", "runs:list_runs")
@@ -203,9 +214,68 @@ def _runs(commands: Commands) -> None:
     _there(cancel, "a run of this agent")
     again = _one(below.add("rerun", "run once more what an ended run was", "run:rerun"))
     again.add_argument("--detach", action="store_true", help="print the new run's id and do not wait for its end")
+    _fetching(again)
     artifacts = _one(below.add("artifacts", "list the files that a run left, or fetch one", "runs:artifacts"))
     artifacts.add_argument("name", metavar="NAME", nargs="?", help="the file to fetch")
     artifacts.add_argument("-o", "--output", metavar="FILE", help="where to write it (else NAME, here); - for stdout")
+
+
+def _environments(commands: Commands) -> None:
+    _env, below = commands.group("env", "environments: what notebooks and Python run in")
+    create = below.add("create", "make the environment that a file asks for, unless it is there", "environments:create")
+    which = create.add_mutually_exclusive_group(required=True)
+    which.add_argument("file", metavar="FILE", type=_name, nargs="?", help=DEFINITIONS)
+    which.add_argument("--template", metavar="NAME", type=_name, help="one of those that come along")
+    _fetching(create)
+    lock = below.add("lock", "write down what a file's environment would hold, exactly", "environments:lock")
+    lock.add_argument("file", metavar="FILE", type=_name, help=DEFINITIONS)
+    lock.add_argument("-o", "--output", metavar="OUT", type=_name, help="where (else conda-lock.yml beside FILE)")
+    lock.add_argument(
+        "--platform",
+        dest="platforms",
+        metavar="P",
+        action="append",
+        type=_platform,
+        default=[],
+        help="for this system, like linux-64; may be repeated (else FILE's own platforms, else this one)",
+    )
+    _fetching(lock)
+    _known_environments(below)
+    _channel, channels = below.group("channel", "conda channels made from PyPI")
+    build = channels.add("build", "make a conda channel of this Python and of what PyPI has", "environments:channel")
+    build.add_argument("requirements", metavar="REQUIREMENT", nargs="+", type=_name, help="like pandas, or a file")
+    build.add_argument("--python", choices=("host",), default="host", help="the Python in it: the agent's own")
+    build.add_argument("-o", "--output", metavar="FOLDER", type=_name, help="where (else ./channel)")
+
+
+def _known_environments(below: Commands) -> None:
+    below.add("list", "list the environments on this machine", "environments:list_environments")
+    _environment(below.add("show", "show one environment and what is in it", "environments:show"))
+    verify = below.add("verify", "look at every file of environments", "environments:verify")
+    verify.add_argument("environments", metavar="ENV", nargs="*", type=_name, help="these (else all of ours)")
+    _environment(below.add("repair", "make an environment whole again", "environments:repair"))
+    _environment(below.add("remove", "remove an environment that nothing uses", "environments:remove"))
+    collect = below.add("gc", "remove environments that nothing uses", "environments:collect")
+    collect.add_argument("--days", metavar="N", type=_days, help="unused for so long (else as the settings say)")
+    collect.add_argument("--dry-run", action="store_true", help="only say which those are")
+
+
+def _environment(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "environment", metavar="ENV", type=_name, help="its id, the beginning of it, its name, or its path"
+    )
+
+
+def _fetching(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--channel-from-pypi",
+        action="store_true",
+        default=None,
+        help="where no conda channel can be reached, use one made from PyPI",
+    )
+    command.add_argument(
+        "--offline", action="store_true", default=None, help="fetch nothing: use what is on this machine"
+    )
 
 
 def _agents(commands: Commands) -> None:
@@ -263,6 +333,20 @@ def _name(text: str) -> str:
     if text.strip():
         return text
     raise argparse.ArgumentTypeError("a name is missing")
+
+
+def _days(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1_000_000:  # noqa: PLR2004 - longer than there have been environments
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+
+
+def _platform(text: str) -> str:
+    system, dash, machine = text.partition("-")
+    if dash and system.isascii() and system.isalpha() and machine.isascii() and machine.isalnum():
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a platform like linux-64")
 
 
 def _port(text: str) -> int:

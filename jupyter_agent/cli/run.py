@@ -32,7 +32,8 @@ def rerun(context: Context, given: argparse.Namespace) -> int:
     """Run once more what an ended run was."""
     agent = context.agent()
     wanted = find(agent, given.id)
-    started = agent.request("POST", f"runs/{segment(wanted['id'])}/rerun", {}, timeout_s=LAUNCH_TIMEOUT_S)
+    path = f"runs/{segment(wanted['id'])}/rerun"
+    started = agent.request("POST", path, fetching(given), timeout_s=LAUNCH_TIMEOUT_S)
     return see_to_end(context, agent, started, detach=given.detach)
 
 
@@ -45,6 +46,8 @@ def body_of(given: argparse.Namespace) -> dict[str, Any]:
         "retries": given.retries,
         "retry_delay_s": given.retry_delay,
         "key": given.key,
+        "environment": target_of(given.environment) if given.environment else None,
+        **fetching(given),
     }
     return {
         "target": target_of(given.target),
@@ -52,6 +55,12 @@ def body_of(given: argparse.Namespace) -> dict[str, Any]:
         "isolated": given.isolated,
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def fetching(given: argparse.Namespace) -> dict[str, Any]:
+    """What may be fetched for an environment, as far as that was said."""
+    asked = {"from_pypi": given.channel_from_pypi, "offline": given.offline}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def see_to_end(context: Context, agent: AgentClient, started: dict[str, Any], *, detach: bool) -> int:

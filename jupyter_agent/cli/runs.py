@@ -67,7 +67,8 @@ def _short(run_id: str) -> str:
 
 
 def _what(run: dict[str, Any]) -> str:
-    return f"{run['package']} (preparation)" if run["kind"] == "prepare" else str(run["package"])
+    kind = {"prepare": "preparation", "environment": run["language"]}.get(run["kind"])
+    return f"{run['package']} ({kind})" if kind else str(run["package"])
 
 
 def _attempt(run: dict[str, Any]) -> str | None:
@@ -78,8 +79,8 @@ def _attempt(run: dict[str, Any]) -> str | None:
 
 
 def _remark(run: dict[str, Any]) -> str:
-    if run["error"]:
-        return str(run["error"])
+    if run["error"] or run["warning"]:
+        return str(run["error"] or run["warning"])
     if run["results"]:
         return ", ".join(f"{name}={value}" for name, value in run["results"].items())
     return str((run["progress"] or {}).get("label") or "")
@@ -128,6 +129,7 @@ def _facts(context: Context, run: dict[str, Any]) -> Iterator[tuple[str, object]
     yield "Run", run["id"]
     yield "State", state_text(context.console, run)
     yield "Error", run["error"]
+    yield "Warning", run["warning"]
     yield "Package", f"{_what(run)} {run['version'] or ''}"
     yield "Attempt", _attempt(run)
     yield "Repeats", run["rerun_of"]

@@ -9,10 +9,12 @@ from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
 from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document, no_needs
 from jupyter_agent.runtimes.nodejs import Spares
 from jupyter_agent.runtimes.notebook import recover
+from jupyter_agent.runtimes.places import IN_ENVIRONMENTS, definition_in
 from jupyter_agent.runtimes.table import certain_languages, languages, runtime_for, working_languages
 from jupyter_agent.runtimes.tools import Tool, Tools
 
 __all__ = [
+    "IN_ENVIRONMENTS",
     "Runtime",
     "Site",
     "Spares",
@@ -22,6 +24,7 @@ __all__ = [
     "Tools",
     "certain_languages",
     "check_needs",
+    "definition_in",
     "languages",
     "needs_met",
     "needs_of",

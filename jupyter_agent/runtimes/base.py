@@ -31,6 +31,9 @@ class Task:
     as a file of the user's does, not in an empty environment. ``manifest`` is the package's, ``None`` for a single
     file; ``source`` names its files for ever (the file id), empty for a folder of the user's, which may change.
     ``prepare_only``: nothing is started afterwards, so that nothing need be there that only the start needs.
+
+    ``environment`` is the one it runs in instead of what its files ask for: an id, a name, or an absolute path, also of
+    a file that says what one is to hold. ``from_pypi`` and ``offline`` are as ``Environments.ensure`` takes them.
     """
 
     folder: Path
@@ -43,6 +46,9 @@ class Task:
     manifest: Manifest | None = None
     source: str = ""
     prepare_only: bool = False
+    environment: str = ""
+    from_pypi: bool | None = None
+    offline: bool | None = None
 
 
 @dataclass(frozen=True)

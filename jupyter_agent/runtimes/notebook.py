@@ -15,14 +15,12 @@ from jupyter_agent.notebook import KernelSpec, Spec, check_parameters, read_note
 from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import CHILD, Site, Task, Teller
-from jupyter_agent.runtimes.python import environment_of
+from jupyter_agent.runtimes.places import environment_of_notebook, mark_of
 from jupyter_agent.runtimes.tools import Tool
 from jupyter_agent.state import RunRow
 
 KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:")
 """A kernel that keeps no history: runs at the same time would wait for one another's."""
-
-IPYKERNEL = "ipykernel>=6.29"
 
 RESCUE_S = 60
 
@@ -42,7 +40,7 @@ class Notebook:
         """The child; the notebook and its parameters are looked at before an environment is made for them."""
         await asyncio.to_thread(read_notebook, task.entry, language="python")
         check_parameters(task.parameters)
-        environment = await environment_of(task, site, run, extra=(IPYKERNEL,))
+        environment = await environment_of_notebook(task, site, run)
         spec = self._spec(task, environment)
         await asyncio.to_thread(spec.write, spec_file(task.run_folder))
         return Prepared(
@@ -50,7 +48,7 @@ class Notebook:
             events=spec.events,
             rescue=rescue(spec, env=_own(task)[1]),
             rescue_unless=spec.output,
-            environment=environment.hash if environment else None,
+            environment=mark_of(environment),
         )
 
     def _spec(self, task: Task, environment: Environment | None) -> Spec:

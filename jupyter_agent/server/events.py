@@ -19,7 +19,8 @@ from jupyter_agent.home import NO_AGENT
 from jupyter_agent.server.upstream import Lines, Upstream, connect, exchange
 
 SCHEMAS = "https://schema.jupyter.org/jupyter_agent"
-RUN, STATUS, PACKAGE = (f"{SCHEMAS}/{noun}/v1" for noun in ("run", "status", "package"))
+NOUNS = ("run", "status", "package", "environment")
+RUN, STATUS, PACKAGE, ENVIRONMENT = (f"{SCHEMAS}/{noun}/v1" for noun in NOUNS)
 
 RECENT_RUNS = 50
 """Runs told of when the bridge attaches: what changed while it was not attached is among them."""
@@ -39,7 +40,7 @@ Emit = Callable[[str, dict[str, Any]], bool]
 def schemas() -> list[dict[str, Any]]:
     """The JSON schemas of the events."""
     folder = Path(__file__).parent / "schemas"
-    return [json.loads((folder / f"{noun}.json").read_text(encoding="utf-8")) for noun in ("run", "status", "package")]
+    return [json.loads((folder / f"{noun}.json").read_text(encoding="utf-8")) for noun in NOUNS]
 
 
 def translate(event: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -51,6 +52,8 @@ def translate(event: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
             return STATUS, {"status": status}
         case {"event": "package", "id": package_id, "operation": operation}:
             return PACKAGE, {"id": package_id, "operation": operation}
+        case {"event": "environment", "id": environment_id, "operation": operation}:
+            return ENVIRONMENT, {"id": environment_id, "operation": operation}
     return None
 
 

@@ -1,0 +1,87 @@
+"""The environment in which a script or notebook runs: one that is named, or what its files ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jupyter_agent.environments import Environment
+from jupyter_agent.environments.definitions import Definition, Kind, find
+from jupyter_agent.errors import InvalidInput
+from jupyter_agent.runtimes.base import Site, Task, Teller
+
+IN_ENVIRONMENTS = ("notebook", "python")
+"""The languages that run in one."""
+
+NOTHING = ("requirements.txt", "")
+"""What a package asks for that has no file which says so: an environment without any package."""
+
+IPYKERNEL = "ipykernel >=6.29"
+"""As conda and pip both write it."""
+
+NO_KERNEL = "A notebook needs ipykernel in its environment, and {where} has none: {what}."
+
+
+async def environment_of(
+    task: Task, site: Site, run: Teller, *, needs: Sequence[str] = (), requires: Sequence[str] = ()
+) -> Environment | None:
+    """The environment for a task, held until its run is over; ``None`` for our own interpreter.
+
+    What it holds besides what was asked for: ``needs`` where conda makes it, ``requires`` however it is made, as pip
+    writes it; neither in one that exists or is locked.
+    """
+    definition = await asyncio.to_thread(_definition, task)
+    if definition is None:
+        return await site.environments.find(task.environment, tag=task.tag) if task.environment else None
+    extra = () if is_given(definition) else (*(needs if definition.conda() else ()), *requires)
+    return await site.environments.ensure(
+        definition, extra=extra, teller=run, tag=task.tag, from_pypi=task.from_pypi, offline=task.offline
+    )
+
+
+async def environment_of_notebook(task: Task, site: Site, run: Teller) -> Environment | None:
+    """The same for a notebook: a kernel can be started in it. Raises ``InvalidInput`` where none can."""
+    definition = await asyncio.to_thread(_definition, task)
+    if definition is not None and is_given(definition) and "ipykernel" not in definition.text:
+        raise InvalidInput(NO_KERNEL.format(where=definition.name, what="lock it together with ipykernel"))
+    environment = await environment_of(task, site, run, requires=(IPYKERNEL,))
+    if environment is not None and not await asyncio.to_thread(_has_kernel, environment):
+        where = definition.name if definition is not None else task.environment
+        raise InvalidInput(NO_KERNEL.format(where=where, what="install it there, or run the notebook in another one"))
+    return environment
+
+
+def definition_in(wanted: str) -> Definition | None:
+    """What the file at an absolute path asks for; ``None`` for what is no file. Blocks. Raises ``InvalidInput``."""
+    if "\0" in wanted or not os.path.isabs(wanted) or not Path(wanted).is_file():  # noqa: PTH117 - it may be no path
+        return None
+    return Definition.read(Path(wanted))
+
+
+def is_given(definition: Definition) -> bool:
+    """Whether it names all that an environment holds, so that nothing can be added."""
+    return definition.kind in (Kind.LOCK, Kind.EXPLICIT)
+
+
+def mark_of(environment: Environment | None) -> str | None:
+    """How a run's row tells its environment: by its hash, one that is not ours by its path."""
+    return None if environment is None else environment.hash or str(environment.prefix)
+
+
+def _definition(task: Task) -> Definition | None:
+    """What says the environment's contents; ``None``: one that exists is named, or it is our own interpreter."""
+    if task.environment:
+        return definition_in(task.environment)
+    if (file := find(task.folder)) is not None:
+        return Definition.read(file, within=task.folder)
+    return None if task.own_interpreter else Definition.of(*NOTHING)
+
+
+def _has_kernel(environment: Environment) -> bool:
+    """Whether its Python can import ipykernel, as far as the files tell."""
+    folders = ("lib/python*/site-packages", "Lib/site-packages")
+    return environment.python.exists() and any(
+        any(environment.prefix.glob(f"{folder}/ipykernel/__init__.py")) for folder in folders
+    )
