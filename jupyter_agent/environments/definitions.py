@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from jupyter_agent.environments.reading import load_yaml, read_text
+from jupyter_agent.environments.reading import load_yaml, read_text, spans
 from jupyter_agent.environments.requirements import INCLUDES, MOST_BYTES, Requirements, gathered, option_of
 from jupyter_agent.errors import InvalidInput
 
@@ -37,8 +37,11 @@ SYSTEMS = {"linux": "linux", "darwin": "osx", "win32": "win"}
 
 MACHINES = {"x86_64": "64", "amd64": "64", "i686": "32", "i386": "32", "x86": "32"}
 
-NO_IDENTITY = re.compile(r"^(?:name|prefix):[^\n\"'{\[|>&*!#]*(?:\s#[^\n]*)?(?:\n+(?=\S)|\n*\Z)", re.MULTILINE)
-"""A key at the left margin whose value is one plain word or path on its line."""
+NO_IDENTITY = ("name", "prefix")
+"""Keys of an environment.yml that say where somebody has it, not what it holds."""
+
+
+AFTER_VALUE = re.compile(r"[ \t]*(#[^\n]*)?\n*")
 
 
 class Kind(StrEnum):
@@ -75,6 +78,7 @@ class Definition:
 
         Raises ``NotFound`` where there is no such file, ``InvalidInput`` for what is none of the files known here.
         """
+        _check_name(path.name)
         most = MOST_LOCK_BYTES if _is_lock_name(path.name) else MOST_BYTES
         made = cls.of(path.name, read_text(path, most_bytes=most, within=within))
         included: dict[str, str] = {}
@@ -86,6 +90,7 @@ class Definition:
     @classmethod
     def of(cls, name: str, text: str) -> Self:
         """One that has a name and a text but no folder, so that it can include nothing. Raises ``InvalidInput``."""
+        _check_name(name)
         return cls(name, kind_of(name, text), text)
 
     @property
@@ -152,6 +157,11 @@ def kind_of(name: str, text: str) -> Kind:
     )
 
 
+def _check_name(name: str) -> None:
+    if not name or not name.isprintable():
+        raise InvalidInput(f"The file's name {name[:60]!r} cannot be shown: give it one of letters and digits.")
+
+
 def _is_lock_name(name: str) -> bool:
     return name.lower().endswith(("conda-lock.yml", "conda-lock.yaml"))
 
@@ -162,17 +172,13 @@ def _beginning(file: Path) -> str:
 
 
 def _without_identity(text: str) -> str:
-    """Without ``name:`` and ``prefix:`` where they are lines by themselves.
-
-    What stands before such a line may be text in quotes or brackets, of which it is then a part: it stays.
-    """
+    """Without the lines that say ``name:`` and ``prefix:``; as it is where it is no YAML."""
     parts, at = [], 0
-    for match in NO_IDENTITY.finditer(text):
-        before = re.sub(r"(^|\s)#.*$", "", text[: match.start()], flags=re.MULTILINE)
-        if not re.search(r"[\"'{\[]", before):
-            parts.append(text[at : match.start()])
-            at = match.end()
-    return "".join((*parts, text[at:]))
+    for start, end in spans(text, NO_IDENTITY):
+        parts.append(text[at:start])
+        rest = AFTER_VALUE.match(text, end)
+        at = rest.end() if rest else end
+    return "".join((*parts, text[at:])).rstrip("\n")
 
 
 def pip_lines(value: object) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,34 @@ def load_yaml(text: str, name: str, *, plain: bool = False, duplicates: bool = F
         raise InvalidInput(f"{name} is not YAML: {_reason(error, text)}.") from error
     except (ValueError, OverflowError, RecursionError, TypeError, KeyError, AttributeError) as error:  # of its scalars
         raise InvalidInput(f"{name} is not YAML that can be used: {str(error)[:200]}.") from error
+
+
+def spans(text: str, keys: Sequence[str]) -> list[tuple[int, int]]:
+    """Where, in the mapping that a text is, some keys stand with values of one word: from key to value's end.
+
+    None where it is no mapping or no YAML, or nested too deep.
+    """
+    found: list[tuple[int, int]] = []
+    depth, before = 0, list[yaml.Event]()
+    try:
+        for event in _events(text):
+            if depth == 1 and isinstance(event, yaml.NodeEvent):
+                before = [] if len(before) == 2 else before  # noqa: PLR2004 - a key and its value
+                before.append(event)
+                found.extend(_span(before, keys))
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                return []
+    except yaml.YAMLError:
+        return []
+    return found
+
+
+def _span(pair: Sequence[yaml.Event], keys: Sequence[str]) -> Iterator[tuple[int, int]]:
+    match pair:
+        case [yaml.ScalarEvent() as key, yaml.ScalarEvent() as value] if key.value in keys:
+            if key.start_mark and value.end_mark:
+                yield key.start_mark.index, value.end_mark.index
 
 
 def _reason(error: yaml.YAMLError, text: str) -> str:

@@ -100,9 +100,13 @@ def gathered(text: str, name: str, *, folder: Path, within: Path) -> dict[str, s
         nonlocal left
         if target not in found:
             path = folder / target
-            if not path.resolve().is_relative_to(within.resolve()):
+            try:
+                inside, there = path.resolve().is_relative_to(within.resolve()), path.is_file()
+            except (OSError, RuntimeError, ValueError):  # a name that is too long, links in a circle
+                return None
+            if not inside:
                 raise _outside(name, target)
-            if not path.is_file():
+            if not there:
                 return None
             found[target] = read_text(path, most_bytes=left)
             left -= len(found[target])
@@ -148,8 +152,8 @@ class _Reader:
 
 def _target(value: str, name: str, within: tuple[str, ...]) -> str:
     """The path, from the first file's folder, of what the file called ``name`` includes as ``value``."""
-    if not value:
-        raise InvalidInput(f"{name} includes a file without a name: name it, or remove the line.")
+    if not value or not value.isprintable():
+        raise InvalidInput(f"{name} includes a file without a usable name ({value[:60]!r}): correct or remove it.")
     if "://" in value or value.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:", value):
         raise _outside(name, value)
     target = posixpath.normpath(posixpath.join(posixpath.dirname(name), value.replace("\\", "/")))

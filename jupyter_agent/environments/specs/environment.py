@@ -104,7 +104,7 @@ def _mapping(value: object, name: str) -> dict[Any, Any]:
     if value is None:
         raise InvalidInput(f"{name} is empty: write what it is to hold under 'dependencies:'.")
     if not isinstance(value, dict):
-        kind = "a list" if isinstance(value, list) else f"one value ({str(value)[:40]})"
+        kind = "a list" if isinstance(value, list) else f"one value ({str(value)[:40]!r})"
         raise InvalidInput(f"{name} is {kind}: write 'channels:' and 'dependencies:', each with a list below.")
     return value
 
@@ -144,7 +144,7 @@ def _pip(section: dict[Any, Any], where: str) -> list[str]:
 def _pip_line(line: object, where: str) -> str:
     if not isinstance(line, str):
         raise InvalidInput(f"{where} asks pip for {str(line)[:60]!r}, which is no text: put it in quotes.")
-    found = line.strip()
+    found = line.strip().replace("\t", " ")
     if not found:
         raise InvalidInput(f"{where} has an empty line for pip: name a package, or remove the line.")
     if not found.isprintable() or found.endswith("\\"):

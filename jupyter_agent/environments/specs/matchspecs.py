@@ -32,6 +32,9 @@ PLATFORMS = frozenset(
 FIELDS = ("version", "build", "build_number", "md5", "sha256", "license", "track_features", "fn", "subdir")
 """What else may be said of a package, in the order in which it is written."""
 
+MORE_OR_LESS_WITH_STAR = re.compile(r"([<>]=?)([^,|()*<>=]+)\.\*(?=$|[,|)])")
+"""``>1.2.*``: to conda the same as ``>1.2``; rattler takes it as ``>=1.2``."""
+
 LONGEST = 1000
 
 
@@ -48,7 +51,7 @@ def wanted(text: object, where: str) -> Wanted:
     """What one dependency says; ``where`` it stands is for sentences. Raises ``InvalidInput``."""
     if not isinstance(text, str):
         raise InvalidInput(f"{where} asks for {_shown(text)}, which is no text: put it in quotes ('numpy 1.2').")
-    written = text.strip()
+    written = text.strip().replace("\t", " ")
     _check_written(written, where)
     if URL.fullmatch(written) and written.partition("#")[0].endswith(ARCHIVES):
         return _from_url(written, where)
@@ -62,7 +65,9 @@ def wanted(text: object, where: str) -> Wanted:
     _check_version(version, build, written, where)
     said = {key: _plain(spec.get_raw_value(key)) for key in FIELDS}
     _check_brackets(rest, said, written, where)
-    words = _words(name, {**said, "subdir": subdir or said["subdir"], "channel": channel}, written, where)
+    plain = MORE_OR_LESS_WITH_STAR.sub(r"\1\2", version)
+    changed = {"version": plain, "subdir": subdir or said["subdir"], "channel": channel}
+    words = _words(name, {**said, **changed}, written, where)
     asked = VersionedDependency(name=name, version=version, build=build, conda_channel=channel, hash=said["md5"])
     return Wanted(words, asked, channel)
 

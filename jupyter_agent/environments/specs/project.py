@@ -100,8 +100,10 @@ def _by_conda_lock(definition: Definition, value: Mapping[str, Any], platforms: 
     for platform in platforms:
         asking = Asking(platform, name)
         for dependency in by_platform.get(platform, []):
-            if dependency.category == "main":
-                _add(dependency, asking)
+            _add(dependency, asking)
+        for package, version in settings.get("dependencies", {}).items():
+            if isinstance(version, str):
+                asking.add_conda(f"{package} {version}")
         found.askings.append(asking)
     listed = [check_channel(channel, name) for channel in settings.get("channels", [])]
     found.default_channels = NO_DEFAULTS not in listed
@@ -114,20 +116,47 @@ def _by_conda_lock(definition: Definition, value: Mapping[str, Any], platforms: 
 
 def _check_tables(value: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> None:
     """What conda_lock's parser takes for granted. Raises ``InvalidInput``."""
+    if not isinstance(table(value, "tool").get("conda-lock", {}), dict):
+        raise InvalidInput(f"{name}: 'conda-lock' is no table: write [tool.conda-lock], and channels = ['...'] below.")
     for key in ("channels", "pip-repositories"):
-        listed = settings.get(key, [])
-        if not isinstance(listed, list) or not all(isinstance(each, str) and each.isprintable() for each in listed):
+        if not _is_texts(settings.get(key, [])):
             raise InvalidInput(f"{name}: [tool.conda-lock] {key} is no list of texts: write {key} = ['...'].")
     if any(" " in url or "://" not in url for url in settings.get("pip-repositories", [])):
         raise InvalidInput(f"{name}: [tool.conda-lock] pip-repositories are URLs: write ['https://...'].")
     if settings.get("default-non-conda-source", "conda") not in ("conda", "pip"):
         raise InvalidInput(f"{name}: [tool.conda-lock] default-non-conda-source is 'conda' or 'pip'.")
+    for section in (("tool", "conda-lock"), ("tool", "poetry")):
+        _check_dependencies(
+            table(value, *section).get("dependencies", {}), f"{name}: [{'.'.join(section)}.dependencies]"
+        )
+    if not _is_texts(table(value, "tool", "flit", "metadata").get("requires", [])):
+        raise InvalidInput(f"{name}: [tool.flit.metadata] requires is no list of texts: write requires = ['numpy>=2'].")
     project_dependencies(value, name)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) and each.isprintable() for each in value)
+
+
+def _check_dependencies(found: object, where: str) -> None:
+    """A table whose values are versions, or tables of texts. Raises ``InvalidInput``."""
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{where} is no table: write numpy = '>=2', each on a line of its own.")
+    for name, said in found.items():
+        rest = (
+            {key: value for key, value in said.items() if key != "optional"} if isinstance(said, dict) else {"": said}
+        )
+        extras = rest.pop("extras", [])
+        texts = [name, *rest.values()]
+        if not _is_texts(texts) or not _is_texts(extras):
+            raise InvalidInput(
+                f"{where}: {name[:60]!r} is no version and no table of texts: write {name[:60]!r} = '>=2'."
+            )
 
 
 def _parsed(value: Mapping[str, Any], platforms: Sequence[str], name: str) -> dict[str, list[Dependency]]:
     """What conda_lock's parsers make of it, chosen as it does; it would crash on a file without ``[build-system]``."""
-    given = {"path": Path(name), "platforms": list(platforms), "contents": _all_from_pypi(value)}
+    given = {"path": Path(name), "platforms": list(platforms), "contents": _heard(value)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -162,10 +191,32 @@ def _standard(given: dict[str, Any], prefix: tuple[str, ...], main: str, optiona
     )
 
 
-def _all_from_pypi(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A project that does not say which packages are conda's has them all from PyPI. A copy: its reader changes it."""
-    tool = table(value, "tool")
-    return copy.deepcopy({**value, "tool": {"conda-lock": {"default-non-conda-source": "pip"}, **tool}})
+def _heard(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that say what a project needs to run; a copy, since its reader changes it.
+
+    A project that does not say which packages are conda's has them all from PyPI.
+    """
+    needed = {
+        name: said
+        for name, said in table(value, "tool", "poetry", "dependencies").items()
+        if not (isinstance(said, dict) and said.get("optional") is True)
+    }
+    tools = {
+        "conda-lock": _settings(value),
+        "poetry": {"dependencies": needed},
+        "flit": {"metadata": {"requires": table(value, "tool", "flit", "metadata").get("requires", [])}},
+    }
+    own = {"dependencies": project_dependencies(value, "pyproject.toml")}
+    return copy.deepcopy({"project": own, "tool": tools})
+
+
+def _settings(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``[tool.conda-lock]`` without the match specs, which are read here."""
+    if "conda-lock" not in table(value, "tool"):
+        return {"default-non-conda-source": "pip"}
+    settings = table(value, "tool", "conda-lock")
+    sources = {name: said for name, said in settings.get("dependencies", {}).items() if isinstance(said, dict)}
+    return {**settings, "dependencies": sources}
 
 
 def _add(dependency: Dependency, asking: Asking) -> None:

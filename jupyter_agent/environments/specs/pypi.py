@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from urllib.parse import urldefrag
 
-from packaging.markers import InvalidMarker
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from jupyter_agent.environments.specs.condalock import (
@@ -35,32 +35,29 @@ BARE = re.compile(
     r"(?P<url>(https?|git\+[a-z]+|hg\+[a-z]+|svn\+[a-z]+|bzr\+[a-z]+)://[^\s;]+)\s*(;\s*(?P<marker>.*))?$"
 )
 
-SYSTEMS = {
-    "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
-    "osx": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
-    "win": {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt"},
-}
-
 
 def on_platform(line: str, platform: str, where: str) -> Dependency | None:
     """What a requirement line asks for on a platform; ``None`` where its marker says that it is for others.
 
     Markers that speak of a Python version are left to who knows it. Raises ``InvalidInput``.
     """
-    bare = PER_LINE.sub("", line)
     if line.startswith("-"):
         raise InvalidInput(f"{where} says {line[:100]!r} to pip, which has no meaning here: remove it.")
+    try:
+        return _read(line, platform, where)
+    except ValueError as error:  # of a requirement, a marker, a URL
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidInput(f"{where} asks pip for {line[:200]!r}, which is no requirement ({reason}).") from error
+
+
+def _read(line: str, platform: str, where: str) -> Dependency | None:
+    """As above. Raises ``ValueError``, too."""
+    bare = PER_LINE.sub("", line)
     if match := BARE.match(bare):
         dependency: Dependency = _of_url(_name_in(match["url"], where), match["url"], [])
-        return dependency if _holds(match["marker"], platform, line, where) else None
-    try:
-        requirement = Requirement(bare)
-    except (InvalidRequirement, InvalidMarker) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidInput(f"{where} asks pip for {line[:200]!r}, which is no requirement ({reason}).") from error
-    if not _holds(str(requirement.marker) if requirement.marker else None, platform, line, where):
-        return None
-    return _modelled(bare, requirement)
+        return dependency if _holds(match["marker"], platform) else None
+    requirement = Requirement(bare)
+    return _modelled(bare, requirement) if _holds(str(requirement.marker or ""), platform) else None
 
 
 def name_of(dependency: Dependency) -> str:
@@ -115,16 +112,15 @@ def _name_in(url: str, where: str) -> str:
     return str(canonicalize_name(name))
 
 
-def _holds(marker: str | None, platform: str, line: str, where: str) -> bool:
+def _holds(marker: str | None, platform: str) -> bool:
+    """Whether a marker is true as far as a platform decides it. Raises ``ValueError`` for none."""
     if not marker:
         return True
+    Marker(marker)
     try:
-        Requirement(f"x; {marker}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return bool(evaluate_marker(marker, platform))
-    except InvalidRequirement as error:
-        raise InvalidInput(f"{where} asks pip for {line[:200]!r}, whose marker cannot be read.") from error
     except Exception:  # noqa: BLE001 - conda_lock knows six platforms and some markers: uv decides
         return True
 
