@@ -260,7 +260,8 @@ def ask_of_environments(asked: Asked, channel: Path, folder: Path) -> None:
     assert asked("get", "/environments")
     (id_,) = [each["id"] for each in asked("get", "/environments") if each["kind"] == "conda"]
     assert asked("get", "/environments/{environment}", id_)["packages_list"]
-    assert asked("post", "/environments/{environment}/verify", id_)["ok"]
+    verified = asked("post", "/environments/{environment}/verify", id_)
+    assert verified.get("ok"), verified
     repaired = over(asked, "/runs/{run}", asked("post", "/environments/{environment}/repair", id_)["id"])
     assert repaired["state"] == "succeeded", repaired["error"]
     assert asked("post", "/environments/gc", body={"days": 0, "dry_run": True})["removed"]

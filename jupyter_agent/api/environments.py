@@ -101,7 +101,7 @@ class Collect(Handler):
         collected = await self.agent.site.environments.gc(days=days, dry_run=body.dry_run)
         for gone in () if body.dry_run else collected.removed:
             tell_removed(self, gone.id)
-        self.reply(dataclasses.asdict(collected))
+        self.reply({**dataclasses.asdict(collected), "bytes": collected.bytes})
 
 
 class OneEnvironment(Handler):
