@@ -20,7 +20,7 @@ from jupyter_agent.errors import AgentError, TimedOut
 
 SCRIPTS = "etc/conda/activate.d"
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 """For one script; conda-forge's take milliseconds."""
 
 MARK = "\x1a\x1a"

@@ -148,21 +148,25 @@ class Store:
 def of_conda(meta: Mapping[str, Any], digest: str, python: Python) -> Sources:
     """What of an installed package, by its record in conda-meta, has no bytecode of its own."""
     folder = meta.get("extracted_package_dir") or ""
-    is_noarch = meta.get("noarch") == "python"
     paths = {entry["_path"]: entry for entry in meta.get("paths_data", {}).get("paths", [])}
     shared, local = [], []
     for path, entry in paths.items():
         if not _wants_bytecode(path, python, paths) or entry.get("path_type") == "softlink":
             continue
-        inside = (
-            f"site-packages{path.removeprefix(python.site)}" if is_noarch and path.startswith(python.site) else path
-        )
-        file = f"{folder}/{inside}"
-        if entry.get("prefix_placeholder") or not os.path.isfile(file):  # noqa: PTH113 - thousands
+        file = None if entry.get("prefix_placeholder") else _extracted(folder, path, python)
+        if file is None:
             local.append(path)
         else:
             shared.append(Source(path, file))
     return Sources(digest, tuple(shared), tuple(local))
+
+
+def _extracted(folder: str, path: str, python: Python) -> str | None:
+    """Where a file of a prefix lies in the package: one for all Pythons has a ``site-packages`` of its own."""
+    places = [f"{folder}/{path}"]
+    if path.startswith(f"{python.site}/"):
+        places.append(f"{folder}/site-packages{path.removeprefix(python.site)}")
+    return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - thousands
 
 
 def of_wheel(paths: Iterable[str], digest: str, prefix: Path, python: Python) -> Sources:

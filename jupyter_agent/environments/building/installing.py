@@ -189,6 +189,11 @@ SENTENCES: tuple[tuple[str, type[AgentError], str], ...] = (
         "The path of the environment is too long ({cause}): use a home with a shorter path.",
     ),
     (
+        r"[Cc]hecksum|invalid Zip|[Uu]nexpected (?:end|EOF)|unpack outside|failed to unpack",
+        Failed,
+        "A package is damaged ({cause}): get it anew.",
+    ),
+    (
         r"Too many open files|os error 24\b",
         Unavailable,
         "Too many files are open: raise the limit (ulimit -n) and try again.",
@@ -208,12 +213,12 @@ def explained(error: BaseException) -> AgentError:
         return swapped(found["url"], found["found"], found["locked"])
     causes = [re.sub(r"^Caused by: *", "", line.strip()).rstrip(".") for line in text.splitlines() if line.strip()]
     cause = causes[-1] if causes else type(error).__name__
+    place = f"{causes[0]}: " if len(causes) > 1 else ""
     for pattern, kind, sentence in SENTENCES:
         if re.search(pattern, text, re.DOTALL):
-            return kind(sentence.format(cause=cause))
+            return kind(sentence.format(cause=f"{place}{cause}"))
     if NETWORK.search(text):
         return _network(error)
-    place = f"{causes[0]}: " if len(causes) > 1 else ""
     return Failed(f"The packages could not be installed: {place}{cause}.")
 
 

@@ -42,8 +42,8 @@ class Locked:
 def read(file: Path) -> Locked:
     """Read a conda-lock.yml by rattler, which takes 3 ms. Raises ``InvalidInput`` or ``NotFound``."""
     try:
-        environment = LockFile.from_path(file).default_environment()
         text = file.read_text(encoding="utf-8")
+        environment = LockFile.from_path(file).default_environment()
     except FileNotFoundError as error:
         raise NotFound(f"The lock {file} is not there.") from error
     except (ParseCondaLockError, ValueError) as error:
@@ -85,11 +85,9 @@ def _variables(text: str) -> dict[str, str]:
     """The variables in a lock's metadata; it is read a second time only when there are any."""
     if VARIABLES not in text:
         return {}
-    import yaml  # noqa: PLC0415 - takes as long to load as a tenth of a build, and few have variables
+    from jupyter_agent.environments.reading import load_yaml  # noqa: PLC0415 - takes a tenth of a build to load
 
-    head = text.partition("\npackage:")[0]
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    metadata = (yaml.load(head, loader) or {}).get("metadata", {})  # noqa: S506 - a safe one
+    metadata = (load_yaml(text.partition("\npackage:")[0], VARIABLES) or {}).get("metadata", {})
     found = json.loads((metadata.get("custom_metadata") or {}).get(VARIABLES) or "{}")
     return {str(name): str(value) for name, value in found.items()}
 
