@@ -106,11 +106,13 @@ class Packages:
         return found
 
     async def _fetch(self, url: str, file: Path) -> None:
+        """Fetch a package. Raises ``AgentError``."""
         if self.access.settings.offline:
             raise Unavailable(
                 f"The hash of {file.name} is not known and jupyter_agent is offline: write URL#MD5 into the list."
             )
         try:
+            await self.access.check(self.access.channels([url.rsplit("/", 2)[0]]))
             await download_to_path(self.access.client(), url, file)
         except Exception as error:
             raise translated(error) from error

@@ -59,7 +59,7 @@ def _parts(lock: object) -> tuple[Mapping[str, Any], list[Any]]:
         raise InvalidInput(f"The lock has version {version}, which is not known here: lock again (version 1).")
     metadata = lock.get("metadata") if isinstance(lock, Mapping) else None
     packages = lock.get("package") if isinstance(lock, Mapping) else None
-    if version is None or not isinstance(metadata, Mapping) or not isinstance(packages, list):
+    if not isinstance(version, int) or not isinstance(metadata, Mapping) or not isinstance(packages, list):
         raise InvalidInput("This is no conda-lock.yml (it has no version, metadata or package list): lock again.")
     return metadata, packages
 

@@ -170,10 +170,11 @@ class _Platforms:
         if not self.spec.pip.get(machines[0].platform):
             return []
         python, conda = _python_of(records, self.spec.source), of_python(records)
-        for machine in machines[:-1]:
+        *tries, last = [(machine, stubs) for machine in machines for stubs in (False, True)]
+        for machine, stubs in tries:
             with contextlib.suppress(InvalidInput):
-                return await self.resolver.resolved(machine, python, conda)
-        return await self.resolver.resolved(machines[-1], python, conda)
+                return await self.resolver.resolved(machine, python, conda, stubs=stubs)
+        return await self.resolver.resolved(last[0], python, conda, stubs=last[1])
 
 
 def _python_of(records: Sequence[RepoDataRecord], source: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -26,6 +27,11 @@ NEVER = re.compile(r"--(no-binary|only-binary)\b")
 """Options that say what is to be built: nothing is, so that a lock can name a file and its hash."""
 
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+STUBS = "conda-packages"
+"""Folder of the wheels that stand for what conda installs."""
+
 REPOSITORY = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+\w+://")
 
 
@@ -36,17 +42,23 @@ class Resolver:
     spec: Spec
     uv: Uv
     offline: bool
+    one_at_a_time: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """An end of one uv ends all that carries the run's tag; and what one has fetched the next finds."""
 
-    async def resolved(self, machine: Machine, python: str, conda: Mapping[str, str]) -> list[Wheel]:
+    async def resolved(self, machine: Machine, python: str, conda: Mapping[str, str], *, stubs: bool) -> list[Wheel]:
         """The wheels beside ``conda``'s Python packages (name to version) under ``python``, sorted by name.
 
-        Raises ``InvalidInput`` with uv's explanation when there is no solution, ``Unavailable`` when no index answers.
+        ``stubs``: wheels that hold nothing stand in for those packages, so that it does not matter whether an index
+        has them, too; their extras are nothing then. Raises ``InvalidInput`` with uv's explanation when there is no
+        solution, ``Unavailable`` when no index answers.
         """
         self._check(machine.platform)
         fixed = wheels.constraints(conda)
         with tempfile.TemporaryDirectory(prefix="jupyter-agent-lock-") as scratch:
             folder = Path(scratch)
             self._write(folder, machine.platform, fixed)
+            if stubs:
+                wheels.write_stubs(folder / STUBS, fixed)
             await self._compile(folder, machine, python)
             pylock = (folder / "pylock.toml").read_text(encoding="utf-8")
             found = wheels.chosen(
@@ -77,11 +89,13 @@ class Resolver:
             *("pip", "compile", "requirements.in", "--constraints", "constraints.txt", "--output-file", out),
             *("--python", sys.executable, "--python-version", python, "--python-platform", machine.uv_platform()),
             *("--only-binary", ":all:", "--no-header", *more, *(("--offline",) if self.offline else ())),
+            *(("--find-links", STUBS) if (folder / STUBS).exists() else ()),
         )
         tag = os.environ.get(TAG) or uuid.uuid4().hex
         try:
             variables = machine.uv_variables()
-            await self.uv.run(*arguments, cwd=folder, say=_silent, tag=tag, variables=variables)
+            async with self.one_at_a_time:
+                await self.uv.run(*arguments, cwd=folder, say=_silent, tag=tag, variables=variables)
         except UvFailed as error:
             raise self._told(error, machine, python) from error
 
@@ -108,10 +122,11 @@ def _needed(annotated: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in annotated.splitlines():
         asked, _, via = line.partition("# via ")
-        name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", asked)
-        for parent in via.split(", ") if name else ():
-            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", parent.strip()):
-                found.setdefault(str(canonicalize_name(parent.strip())), set()).add(str(canonicalize_name(name[0])))  # type: ignore[index]
+        for name in NAME.findall(asked)[:1]:
+            parents = [parent.strip() for parent in via.split(",")]
+            for parent in parents:
+                if NAME.fullmatch(parent):
+                    found.setdefault(str(canonicalize_name(parent)), set()).add(str(canonicalize_name(name)))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +43,27 @@ def constraints(conda: Mapping[str, str]) -> dict[str, str]:
             Version(version)
         except InvalidVersion:
             continue
-        found[str(canonicalize_name(names.get(name, name)))] = version
+        found[str(canonicalize_name(names.get(name, name)))] = str(Version(version))
     return found
 
 
 def _names_on_pypi() -> dict[str, str]:
     known = json.loads(pypi.NAMES.read_text(encoding="utf-8"))
     return {one["conda_name"]: one["pypi_name"] for one in known.values()}
+
+
+def write_stubs(folder: Path, packages: Mapping[str, str]) -> None:
+    """Wheels that hold nothing but name and version: what conda installs is there, whatever an index knows of it."""
+    folder.mkdir()
+    for name, version in packages.items():
+        named = f"{name.replace('-', '_')}-{version}"
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        with zipfile.ZipFile(folder / f"{named}-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{named}.dist-info/METADATA", about)
+            archive.writestr(
+                f"{named}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{named}.dist-info/RECORD", "")
 
 
 def chosen(pylock: str, *, tags: Sequence[Tag], without: Mapping[str, str], source: str, folder: Path) -> list[Wheel]:
