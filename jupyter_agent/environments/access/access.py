@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,9 +130,10 @@ class Access:
         os.environ.update(self.variables)  # of this child: rattler reads its certificates from there alone
         secrets, words = self._secrets(list(urls))
         with contextlib.ExitStack() as stack:
-            override = self.mirrors.credentials
-            if words:
-                override = stack.enter_context(credentials.written(words))
+            named = stack.enter_context(credentials.written(words)) if words else None
+            override = self.mirrors.credentials and (named or self.mirrors.credentials)
+            if named is not None and override is None:  # which leaves netrc and the keyring beside it
+                stack.enter_context(_with_variable("RATTLER_AUTH_FILE", str(named)))
             try:
                 config = Config.from_toml(self._toml(secrets, override))
                 return Client.from_config(config, max_retries=RETRIES, timeout=timeout_s)
@@ -197,7 +198,7 @@ class Access:
         lines += ["[mirrors]", *(f"{_quoted(url)} = {_quoted(list(to))}" for url, to in {**bare, **stands_in}.items())]
         every = self.route.proxies.get("all")
         proxies = {name: url for name in ("http", "https") if (url := self.route.proxies.get(name, every))}
-        if proxies:
+        if proxies and "*" not in self.route.no_proxy:
             lines += ["[proxy-config]", *(f"{name} = {_quoted(url)}" for name, url in proxies.items())]
             lines.append(f"non-proxy-hosts = {_quoted(list(self.route.no_proxy))}")
         for bucket, options in self.mirrors.s3.items():
@@ -217,7 +218,12 @@ class Access:
 
     def _remember(self) -> None:
         configured = _configured(self.condarc)
-        new = {url: secret for url, secret in self._found.items() if configured.get(url) != secret}
+        new = {
+            url: secret
+            for url, secret in self._found.items()
+            if not any(url.startswith(begin) and known.words == secret.words for begin, known in configured.items())
+            or secret.private
+        }
         kept = self._kept()
         if all(kept.get(url) == secret for url, secret in new.items()):
             return
@@ -225,6 +231,19 @@ class Access:
         merged = {**kept, **new}
         plain = {url: {"host": s.host, "words": dict(s.words), "private": s.private} for url, s in merged.items()}
         write_private(self._kept_in(), json.dumps(plain))
+
+
+@contextlib.contextmanager
+def _with_variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _refuse(_host: str, _path: str) -> dict[str, str] | None:

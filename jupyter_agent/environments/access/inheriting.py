@@ -31,10 +31,9 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     wanted = {name for name in environ if name.startswith(PREFIXES) or name in NAMES} - set(OF_ANOTHER)
     found = {name: environ[name] for name in wanted}
     files = condarc.files(environ)
-    for name in ("CONDA_PREFIX", "CONDA_EXE"):
-        place = Path(environ.get(name) or "/nowhere")
-        root = place if name == "CONDA_PREFIX" else place.parent.parent
-        if any(root in file.parents for file in files):
+    for name, up in (("CONDA_PREFIX", 0), ("CONDA_EXE", 2)):
+        root = [Path(environ[name]), *Path(environ[name]).parents][up:][:1] if environ.get(name) else []
+        if any(place in file.parents for place in root for file in files):
             found[name] = environ[name]
     for file in files:
         with contextlib.suppress(AgentError):

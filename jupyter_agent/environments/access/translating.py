@@ -97,7 +97,8 @@ def translated(error: Exception, *, channels: Sequence[object] = ()) -> AgentErr
         if re.search(case.pattern, text):
             of_several = case.kind is NoChannel and len(channels) > 1
             sentence = case.sentence.format(**_words(text))
-            return (Unavailable if of_several else case.kind)(sentence[0].upper() + sentence[1:])
+            begin = sentence if URL.match(sentence) else sentence[0].upper() + sentence[1:]
+            return (Unavailable if of_several else case.kind)(begin)
     return Failed(f"The channels could not be read ({_last(text) or kind}).")
 
 
