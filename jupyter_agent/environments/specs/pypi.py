@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from urllib.parse import urldefrag
+from urllib.parse import urldefrag, urlsplit
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from jupyter_agent.environments.indexes import CREDENTIALS
 from jupyter_agent.environments.specs.condalock import (
     Dependency,
     PathDependency,
@@ -30,6 +31,8 @@ NAMES = Path(__file__).parent / "pypi-names.json"
 """Packages whose names in conda-forge are not those on PyPI, for pyproject.toml. conda_lock would fetch a list."""
 
 PER_LINE = re.compile(r"\s+--(hash|config-settings?|global-option|install-option)[=\s].*$")
+
+ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 BARE = re.compile(
     r"(?P<url>(https?|git\+[a-z]+|hg\+[a-z]+|svn\+[a-z]+|bzr\+[a-z]+)://[^\s;]+)\s*(;\s*(?P<marker>.*))?$"
@@ -81,6 +84,9 @@ def _modelled(bare: str, requirement: Requirement) -> Dependency:
 
 
 def _of_url(name: str, url: str, extras: list[str]) -> URLDependency | VCSDependency:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:  # reading the port raises ValueError for one that is none
+        raise ValueError(f"{CREDENTIALS.sub('***@', url)!r} names no host")
     vcs, plus, _ = url.partition("+")
     bare, fragment = urldefrag(url)
     if plus and "://" not in vcs:
@@ -105,9 +111,12 @@ def _name_in(url: str, where: str) -> str:
     bare, fragment = urldefrag(url)
     if egg := re.search(r"egg=([A-Za-z0-9._-]+)", fragment):
         return str(canonicalize_name(egg[1]))
-    file = bare.rstrip("/").rpartition("/")[2].partition("@")[0]
-    name = file.removesuffix(".git") if "+" in url.partition("://")[0] else re.split(r"-\d", file, maxsplit=1)[0]
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+    file = bare.partition("://")[2].rstrip("/").rpartition("/")[2].partition("@")[0]
+    of_repository = "+" in url.partition("://")[0]
+    name = file.removesuffix(".git") if of_repository else re.split(r"-\d", file, maxsplit=1)[0]
+    if not (of_repository or file.endswith(ARCHIVES)) or not re.fullmatch(
+        r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name
+    ):
         raise InvalidInput(f"{where} asks pip for {url[:200]!r}, which names no package: write 'NAME @ URL'.")
     return str(canonicalize_name(name))
 
@@ -141,10 +150,13 @@ def line_of(dependency: Dependency) -> str:
     if isinstance(dependency, URLDependency):
         fragment = "".join(f"#{found.replace(':', '=')}" for found in dependency.hashes[:1] if found)
         return f"{dependency.name}{extras} @ {dependency.url}{fragment}{marker}"
-    return f"{dependency.name}{extras}{_version(dependency.version)}{marker}"
+    return f"{dependency.name}{extras}{_version(dependency)}{marker}"
 
 
-def _version(version: str) -> str:
-    """A version as PEP 440 has it: what stands alone is meant exactly."""
-    parts = [part.strip() for part in version.split(",") if part.strip() not in ("", "*")]
-    return ",".join(f"=={part.lstrip('=')}" if re.match(r"=?[0-9]", part) else part for part in parts)
+def _version(dependency: VersionedDependency) -> str:
+    """A version as PEP 440 has it: what stands alone is meant exactly. Raises ``InvalidInput``."""
+    parts = [part.strip() for part in dependency.version.split(",") if part.strip() not in ("", "*")]
+    for part in parts:
+        if not re.match(r"([=<>~]=?|!=|===)?\s*[0-9]", part):
+            raise InvalidInput(f"pyproject.toml asks for {dependency.name} {part[:60]!r}, which is no version.")
+    return ",".join(f"=={part.lstrip('= ')}" if re.match(r"=?\s*[0-9]", part) else part for part in parts)

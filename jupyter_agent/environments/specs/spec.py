@@ -66,9 +66,11 @@ def parse(
 def _read(definition: Definition, platforms: list[str]) -> Read:
     match definition.kind:
         case Kind.CONDA:
-            return environment.read(definition, platforms or environment.platforms_of(definition) or [this_platform()])
+            own = environment.platforms_of(definition)
+            return environment.read(definition, platforms or own or [this_platform()])
         case Kind.PYPROJECT:
-            return project.read(definition, platforms or project.platforms_of(definition) or [this_platform()])
+            own = project.platforms_of(definition)
+            return project.read(definition, platforms or own or [this_platform()])
         case Kind.REQUIREMENTS:
             return _requirements(definition, platforms or [this_platform()])
         case _:
