@@ -116,7 +116,10 @@ class Build:
     def _client(self) -> Any:
         from jupyter_agent.environments.access import Access  # noqa: PLC0415 - most builds fetch nothing
 
-        return Access.read(self._job.settings).client()
+        access = Access.read(self._job.settings)
+        for note in access.notes:
+            self._tell.note(note)
+        return access.client([archive.url for archive in self._archives.values() if archive.path is None])
 
     def _admit(self, name: str) -> None:
         """Look where the files of an extracted package would go, before the first is linked.

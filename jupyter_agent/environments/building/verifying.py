@@ -97,7 +97,8 @@ def _fault(path: str, entry: dict[str, Any]) -> str | None:
             return None
         wanted = entry.get("sha256_in_prefix") or ("" if entry.get("prefix_placeholder") else entry.get("sha256"))
         size = None if entry.get("prefix_placeholder") else entry.get("size_in_bytes")
-        if size is not None and os.stat(path).st_size != size:  # noqa: PTH116 - as above
+        found = os.stat(path).st_size  # noqa: PTH116 - as above
+        if size is not None and found != size:
             return RESIZED
         return CHANGED if wanted and _sha256(path) != wanted else None
     except (FileNotFoundError, NotADirectoryError):
