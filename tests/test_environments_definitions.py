@@ -114,7 +114,7 @@ def test_another_file_is_told_to_be_none() -> None:
 
 def test_what_is_included_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "environment.yml").write_text(
-        "dependencies:\n- pip:\n  - -r more/base.txt\n  - '--constraint=limits.txt'\n  - rich\n"
+        "dependencies:\n- pip:\n  - -r more/base.txt\n  - '--constraint=limits.txt'\n  - -rmore/deeper.txt\n  - rich\n"
     )
     (tmp_path / "more").mkdir()
     (tmp_path / "more/base.txt").write_text("alpha\n-r deeper.txt\n")

@@ -31,7 +31,7 @@ EXPLICIT_MARK = re.compile(r"^\s*@EXPLICIT\s*$", re.MULTILINE)
 
 LOCK_MARKS = (re.compile(r"^package:", re.MULTILINE), re.compile(r"^metadata:", re.MULTILINE))
 
-INCLUDING = re.compile(r"(-r|-c|--requirement|--constraint)\b")
+INCLUDING = re.compile(r"(?<![\w-])-[rc]|--(requirement|constraint)\b")
 
 SYSTEMS = {"linux": "linux", "darwin": "osx", "win32": "win"}
 

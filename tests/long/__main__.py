@@ -31,6 +31,7 @@ SUITES = {
     "protocol_examples": "test_openflow_protocol.py",
     "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
     "archive_examples": "test_packages_archives.py",
+    "definition_examples": "test_environments_specs.py",
     "hub_restarts": "test_agent_endurance.py",
     "agent_messages": "test_agent_messages.py",
     "queue_kills": "test_hub_queues.py::test_kill_9_amid_messages_delivers_each_once",
