@@ -37,7 +37,8 @@ def parsed(line: str, *, of: str) -> Requirement:
     try:
         return Requirement(line)
     except InvalidRequirement as error:
-        raise InvalidInput(f"{of} asks for {line[:200]!r}, which is no requirement: {error}") from error
+        why = " ".join(str(error).split())
+        raise InvalidInput(f"{of} asks for {line[:200]!r}, which is no requirement: {why}.") from error
 
 
 def holds(requirement: Requirement, markers: Mapping[str, str], extra: str = "") -> bool:

@@ -68,7 +68,8 @@ def _checked(line: str) -> Requirement:
     try:
         found = Requirement(bare)
     except InvalidRequirement as error:
-        raise InvalidInput(f"{bare[:200]!r} is no requirement: write it as in requirements.txt ({error}).") from error
+        why = " ".join(str(error).split())
+        raise InvalidInput(f"{bare[:200]!r} is no requirement: write it as in requirements.txt ({why}).") from error
     if found.url and not re.search(r"\.whl(#|\?|$)", found.url):
         raise InvalidInput(
             f"{without_credentials(bare)[:200]!r} is no wheel: a channel is made from wheels alone, nothing is built."

@@ -317,7 +317,7 @@ def _adapted_binary(host: Host, path: str, source: Path, data: bytes) -> File:
 def _relocated(host: Host, path: str, data: bytes) -> bytes:
     """A program or library that looks for others beside itself, where it looked into the prefix by its full path."""
     found = elf.dynamic(data).path
-    if found is None:
+    if found is None or not found[1]:
         return _with_own_library(host, path, data)
     up = "/".join(".." for _ in PurePosixPath(path).parts[:-1])
     places = [
@@ -326,7 +326,10 @@ def _relocated(host: Host, path: str, data: bytes) -> bytes:
         else place
         for place in found[1].split(":")
     ]
-    return elf.with_path(data, ":".join(dict.fromkeys(places))) or _with_own_library(host, path, data)
+    changed = elf.with_path(data, ":".join(dict.fromkeys(places)))
+    if changed is not None and any(place.startswith("$ORIGIN") for place in places):
+        return changed
+    return _with_own_library(host, path, data)
 
 
 OWN_LIBRARY = "bin/libpython"

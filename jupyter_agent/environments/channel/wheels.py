@@ -109,7 +109,8 @@ class Wheel:
 
 def refused(file: Path, why: str) -> InvalidInput:
     """What is said of a wheel that is not taken."""
-    return InvalidInput(f"The wheel {file.name} is not used: {why}. Delete it, or ask for another version.")
+    told = " ".join(why.split())  # a parser's error may be of several lines
+    return InvalidInput(f"The wheel {file.name} is not used: {told}. Delete it, or ask for another version.")
 
 
 def _read(file: Path, name: str, version: str, tags: frozenset[Tag], archive: zipfile.ZipFile) -> Wheel:
