@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -111,6 +112,8 @@ async def run_python(argv: tuple[str, ...], on_line: Callable[[str], None] | Non
     done = await processes.run(command, tag=tag, on_line=heard, timeout_s=TIMEOUT_S)
     if not done.exit.ok:
         last = done.output.strip()[-LONGEST:] or str(done.exit)
+        if os.strerror(errno.ENOSPC) in last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise Failed(f"The environment's Python does not work ({done.exit}): {last}")
     return done.output
 

@@ -100,13 +100,15 @@ class Completion:
         return tuple(int(part) if part.isdigit() else 0 for part in parts) >= compiling.OLDEST
 
     async def _install_wheels(self, store: Store) -> dict[str, list[str]]:
-        from jupyter_agent.environments.building import wheels  # noqa: PLC0415 - most locks have none
+        from jupyter_agent.environments.access import Access  # noqa: PLC0415 - most locks have no pip part
+        from jupyter_agent.environments.building import wheels  # noqa: PLC0415 - the same
 
+        access = Access.read(self._job.settings)
         found = await wheels.install(
             self._locked.wheels,
             self._prefix,
             site=store.python.site,
-            environ=os.environ,
+            environ={**os.environ, **access.variables},
             cache=self._cache / "uv",
             offline=self._job.settings.offline,
             distrust=self._distrust,

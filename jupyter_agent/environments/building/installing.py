@@ -194,6 +194,11 @@ SENTENCES: tuple[tuple[str, type[AgentError], str], ...] = (
         "A package is damaged ({cause}): get it anew.",
     ),
     (
+        r"no python version specified",
+        InvalidInput,
+        "A package is for Python, and the lock has no python ({cause}): add python to the environment's dependencies.",
+    ),
+    (
         r"Too many open files|os error 24\b",
         Unavailable,
         "Too many files are open: raise the limit (ulimit -n) and try again.",
