@@ -95,7 +95,7 @@ def test_an_environment_is_read_with_all_its_parts() -> None:
 
 
 def test_pip_comes_along_where_it_is_not_asked_for() -> None:
-    assert conda("dependencies: [python, pip: [rich]]") == ("python", "pip")
+    assert conda("dependencies: [python, pip: [rich]]") == ("python", "pip *")
     assert conda("dependencies: [python, pip: []]") == ("python",)
     assert conda("dependencies: [python, {pip: }]") == ("python",)
 
@@ -104,7 +104,7 @@ def test_what_is_added_is_not_what_is_there() -> None:
     text = "dependencies: [python 3.12.*, ipykernel, pip: [Nb_Format]]"
     extra = ("ipykernel >=6.29", "nb-format", "papermill", "python >=3.11")
     found = parse(Definition.of("environment.yml", text), platforms=LINUX, extra=extra)
-    assert found.conda["linux-64"] == ("python 3.12.*", "ipykernel", "pip", "papermill")
+    assert found.conda["linux-64"] == ("python 3.12.*", "ipykernel", "pip *", "papermill")
 
 
 @pytest.mark.parametrize(
@@ -518,6 +518,11 @@ def test_the_parts_of_a_repositorys_url_are_told_apart() -> None:
     found = spec("git+ssh://git@example.org/a/repo.git@v1#egg=x&subdirectory=src", "requirements.txt")
     modelled: Any = found.asked.dependencies["linux-64"][-1]
     assert (modelled.source, modelled.rev, modelled.subdirectory) == ("ssh://git@example.org/a/repo.git", "v1", "src")
+
+
+def test_constraints_are_looked_at_too() -> None:
+    with pytest.raises(InvalidInput, match="'--no-deps' to pip, which has no meaning here"):
+        spec("x\n-c c.txt", "requirements.txt", **{"c.txt": "--no-deps"})
 
 
 # pyproject.toml

@@ -80,7 +80,7 @@ def _read_on(definition: Definition, platform: str, found: Read) -> None:
     for line in requirements.lines:
         asking.add_pip(line)
     if requirements.lines and not asking.asks_for("pip", manager="conda"):
-        asking.add_conda("pip")
+        asking.add_conda("pip *")  # as conda_lock writes what it adds: the content hash is over it
     channels, default = _channels(value, name)
     _merge(found.listed, channels)
     _merge(found.channels, [*channels, *asking.channels])
