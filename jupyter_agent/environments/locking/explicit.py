@@ -107,13 +107,16 @@ class Packages:
 
     async def _fetch(self, url: str, file: Path) -> None:
         """Fetch a package. Raises ``AgentError``."""
-        if self.access.settings.offline:
+        if self.access.offline:
             raise Unavailable(
                 f"The hash of {file.name} is not known and jupyter_agent is offline: write URL#MD5 into the list."
             )
         try:
-            await self.access.check(self.access.channels([url.rsplit("/", 2)[0]]))
-            await download_to_path(self.access.client(), url, file)
+            channel, _, rest = url.rpartition("/")[0].rpartition("/")
+            channels = self.access.channels([channel])
+            await self.access.check(channels)
+            public = f"{channels[0].base_url.rstrip('/')}/{rest}/{url.rpartition('/')[2]}"
+            await download_to_path(self.access.client([public]), public, file)
         except Exception as error:
             raise translated(error) from error
 

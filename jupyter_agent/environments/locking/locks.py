@@ -55,6 +55,8 @@ async def lock(spec: Spec, *, access: Access, job: LockJob, tell: Teller) -> str
     Raises ``InvalidInput`` when there is no solution, with the reason in plain words, ``NoChannel`` or ``Unavailable``
     when what is needed cannot be reached, and what ``access`` raises else.
     """
+    for note in access.notes:
+        tell.note(note)
     spec = with_python(spec)
     channels = [channel.env_replaced_url() for channel in spec.asked.channels]
     try:
@@ -103,8 +105,8 @@ class _Locking:
         """The lock's text."""
         solver = Solver(self.spec.source, self.access.channels(self.channels), self.access.gateway(), self.access)
         packages = Packages(solver, self.access, self.tell)
-        settings = self.access.settings
-        resolver = Resolver(self.spec, Uv(os.environ, cache=settings.cache / "uv"), settings.offline)
+        uv = Uv({**os.environ, **self.access.variables}, cache=self.access.settings.cache / "uv")
+        resolver = Resolver(self.spec, uv, self.access.offline)
         one = _Platforms(self.spec, solver, packages, resolver, self.tell)
         found = await one.locked(sorted(self.spec.asked.platforms))
         return writing.text(self.spec, found, channels=self.channels if self.standing_in else None)

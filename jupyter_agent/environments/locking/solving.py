@@ -93,7 +93,7 @@ class Solver:
         named = CHANNEL.search(word)
         try:
             if named is not None:
-                (found,) = self.access.channels([named[1] or named[2]])
+                found = self.access.channels([named[1] or named[2]])[0]  # defaults are several: the first has most
                 url = str(found.base_url).rstrip("/")
                 return MatchSpec(
                     CHANNEL.sub(f"{url}::" if named[1] else f'channel="{url}"', word, count=1), strict=False

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from rattler import RepoDataRecord  # noqa: TID251 - this is environments/
 
+from jupyter_agent.environments.access.credentials import parted
 from jupyter_agent.environments.locking.hashes import VARIABLES
 from jupyter_agent.environments.locking.machines import FILE
 from jupyter_agent.environments.locking.solving import dependencies_of
@@ -60,7 +61,7 @@ def text(spec: Spec, locked: Sequence[Locked], *, channels: Sequence[str] | None
 
     Raises ``Failed`` when a record has no md5, which conda_lock's form requires.
     """
-    used = [Channel(url=without_secrets(url), used_env_vars=()) for url in channels] if channels is not None else None
+    used = [Channel(url=url, used_env_vars=()) for url in channels] if channels is not None else None
     lock = Lockfile(
         package=[package for one in locked for package in _packages(spec, one)],
         metadata=LockMeta(
@@ -92,7 +93,10 @@ def content_hashes(spec: Spec) -> dict[str, str]:
 
 
 def _public(channel: Channel) -> Channel:
-    return channel.model_copy(update={"url": without_secrets(channel.url)}) if "://" in channel.url else channel
+    """Without user, password and token, also where those are variables: nobody else has them."""
+    if "://" not in channel.url:
+        return channel
+    return Channel(url=parted(channel.url)[0], used_env_vars=())
 
 
 def _custom(spec: Spec, locked: Sequence[Locked]) -> dict[str, str]:
