@@ -63,7 +63,7 @@ def find(environ: Mapping[str, str] | None = None, *, folders: Iterable[Path] = 
     home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
     found: dict[Path, Foreign] = {}
     for path, origin, name in (*_of_pixi(environ, home, folders), *_of_conda(environ, home)):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # the last: links that go round
             real = path.resolve()
             if real not in found and (environment := _look(path, origin, name)) is not None:
                 found[real] = environment
@@ -129,9 +129,9 @@ def _origin(root: Path) -> Origin:
     """Which program has its environments below a root: conda where both are, micromamba where none is installed."""
     try:
         names = {match[1] for entry in os.scandir(root / "conda-meta") if (match := OF_ROOTS.fullmatch(entry.name))}
-    except OSError:
+    except (OSError, ValueError):  # the latter for what no path can have in it
         names = set()
-    if "conda" in names or not (root / "envs").is_dir():
+    if "conda" in names or not os.path.isdir(root / "envs"):  # noqa: PTH112 - never raises
         return "conda"
     return "mamba" if "mamba" in names else "micromamba"
 
@@ -153,8 +153,8 @@ def _envs_folders(environ: Mapping[str, str], home: Path) -> Iterator[Path]:
 
 def _registered(file: Path) -> list[Path]:
     """The environments that a register of conda's lists, one a line."""
-    lines = _text(file).splitlines()[:MOST]
-    return [Path(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    lines = [line.strip() for line in _text(file).splitlines()[:MOST]]
+    return [Path(line) for line in lines if line and os.path.isdir(line) and os.path.isabs(line)]  # noqa: PTH112, PTH117 - never raise
 
 
 def _of_pixi(environ: Mapping[str, str], home: Path, folders: Iterable[Path]) -> Iterator[tuple[Path, Origin, str]]:
@@ -219,8 +219,9 @@ def _inside(folder: Path) -> list[Path]:
     """The folders in a folder, by name; none when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in islice(entries, MOST) if entry.is_dir())
-    except OSError:
+            names = sorted(entry.path for entry in islice(entries, MOST))
+        return [Path(name) for name in names if os.path.isdir(name)]  # noqa: PTH112 - never raises, as for links that go round
+    except (OSError, ValueError):
         return []
 
 
@@ -238,5 +239,5 @@ def _text(file: Path) -> str:
             return ""
         with file.open(encoding="utf-8", errors="replace") as stream:
             return stream.read(MOST_BYTES)
-    except OSError:
+    except (OSError, ValueError):
         return ""
