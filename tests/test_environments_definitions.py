@@ -70,7 +70,9 @@ def test_a_packages_file_is_found_in_the_order_that_is_documented(tmp_path: Path
         ("conda-other-1.lock", EXPLICIT, False),
         ("pyproject.toml", "[tool.ruff]\nline-length = 120\n", False),
         ("pyproject.toml", "[project]\nname = 'x'\ndependencies = []\n", False),
-        ("pyproject.toml", "[project]\nrequires-python = '>=3.11'\n", True),
+        ("pyproject.toml", "[project]\nrequires-python = '>=3.11'\n", False),
+        ("pyproject.toml", "[project]\nrequires-python = '<3'\n", True),
+        ("pyproject.toml", "[project]\nrequires-python = 'new'\n", True),
         ("pyproject.toml", "[tool.conda-lock]\nchannels = ['conda-forge']\n", True),
         ("pyproject.toml", "[tool.poetry.dependencies]\nnumpy = '*'\n", True),
         ("pyproject.toml", "[tool.poetry]\nname = 'x'\n", False),
@@ -289,6 +291,12 @@ def test_so_is_what_is_included(tmp_path: Path) -> None:
         (tmp_path / "more.txt").write_text(text)
         digests.add(Definition.read(tmp_path / "requirements.txt").digest)
     assert len(digests) == 2
+
+
+def test_what_conda_exports_is_told_where_it_belongs() -> None:
+    with pytest.raises(InvalidInput, match="in conda's words: put it into"):
+        definition("# platform: linux-64\nnumpy=1.26.4=py311_0\n", "requirements.txt").requirements()
+    assert definition("x===1.0", "requirements.txt").requirements().lines == ("x===1.0",)
 
 
 # What needs conda

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from jupyter_agent.environments.reading import load_yaml, read_text, spans
 from jupyter_agent.environments.requirements import INCLUDES, MOST_BYTES, Requirements, gathered, option_of
-from jupyter_agent.errors import InvalidInput
+from jupyter_agent.errors import AgentError, InvalidInput
 
 MOST_LOCK_BYTES = 32_000_000
 
@@ -124,16 +125,14 @@ class Definition:
 
 def find(folder: Path) -> Path | None:
     """The file in a package's folder that says what its environment is to hold; ``None``: there is none."""
-    for name in (LOCK_NAME, *CONDA_NAMES):
-        if (folder / name).is_file():
-            return folder / name
-    for name in ("explicit.txt", f"conda-{this_platform()}.lock", "spec-file.txt"):
-        if (folder / name).is_file() and EXPLICIT_MARK.search(_beginning(folder / name)):
-            return folder / name
-    if (folder / "requirements.txt").is_file():
-        return folder / "requirements.txt"
-    project = folder / "pyproject.toml"
-    return project if project.is_file() and _asks(project) else None
+    there = [name for name in (LOCK_NAME, *CONDA_NAMES) if _is_file(folder / name)]
+    lists = ("explicit.txt", f"conda-{this_platform()}.lock", "spec-file.txt")
+    there += [name for name in lists if _is_file(folder / name) and EXPLICIT_MARK.search(_beginning(folder / name))]
+    if _is_file(folder / "requirements.txt"):
+        there.append("requirements.txt")
+    if not there and _is_file(folder / "pyproject.toml") and _asks(folder / "pyproject.toml"):
+        there.append("pyproject.toml")
+    return folder / there[0] if there else None
 
 
 def kind_of(name: str, text: str) -> Kind:
@@ -167,8 +166,15 @@ def _is_lock_name(name: str) -> bool:
 
 
 def _beginning(file: Path) -> str:
-    with file.open("rb") as opened:
-        return opened.read(MOST_BYTES).decode("utf-8", "replace")
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - that of pathlib raises for a folder that may not be entered
 
 
 def _without_identity(text: str) -> str:
@@ -211,10 +217,9 @@ def _asks(file: Path) -> bool:
     """Whether a pyproject.toml asks for something; one that cannot be read does, so that somebody is told."""
     try:
         value = load_toml(read_text(file, most_bytes=MOST_BYTES), file.name)
-    except InvalidInput:
+        return bool(table(value, "project").get("dependencies")) or _needs_conda(value)
+    except AgentError:
         return True
-    project = table(value, "project")
-    return bool(project.get("dependencies")) or "requires-python" in project or _needs_conda(value)
 
 
 def _needs_conda(value: Mapping[str, Any]) -> bool:

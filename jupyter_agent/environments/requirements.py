@@ -31,6 +31,9 @@ FOR_ALL = (
 IGNORED = ("--prefer-binary", "--trusted-host", "--use-feature")
 """Those that uv does not know."""
 
+EXPORTED = re.compile(r"[\w.-]+=[^=\s]+=[^=\s]+$")
+"""A line of ``conda list --export``, which is often called requirements.txt."""
+
 LOCAL = re.compile(r"^(file:|[.~/]|[A-Za-z]:[\\/])|@\s*(file:|[.~/])|^[^\s:@]+\.(whl|zip|tar\.gz|tgz)(\s|;|\[|$)")
 """A requirement that is a path."""
 
@@ -176,6 +179,8 @@ def _check_option(line: str, where: str) -> None:
 
 
 def _checked(line: str, where: str) -> str:
+    if EXPORTED.match(line):
+        raise InvalidInput(f"{where} asks for {line!r}, in conda's words: put it into an environment.yml.")
     if re.match(r"(-e|--editable)\b", line) or LOCAL.search(line):
         shown = CREDENTIALS.sub("***@", line)
         raise InvalidInput(

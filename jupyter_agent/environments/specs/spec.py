@@ -9,7 +9,7 @@ from pathlib import Path
 from jupyter_agent.environments.definitions import Definition, Kind, this_platform
 from jupyter_agent.environments.indexes import CREDENTIALS
 from jupyter_agent.environments.requirements import Requirements
-from jupyter_agent.environments.specs import environment, explicit, project
+from jupyter_agent.environments.specs import environment, explicit, project, pypi
 from jupyter_agent.environments.specs.asking import Asking
 from jupyter_agent.environments.specs.condalock import Channel, LockSpecification
 from jupyter_agent.environments.specs.environment import NO_DEFAULTS, Read
@@ -92,6 +92,8 @@ def _requirements(definition: Definition, platforms: Sequence[str]) -> Read:
 
 
 def _spec(definition: Definition, found: Read, default_channels: Sequence[str]) -> Spec:
+    for line in found.constraints:
+        pypi.on_platform(line, found.askings[0].platform, definition.name)
     defaults = [name for name in default_channels if name != NO_DEFAULTS]
     if not found.default_channels:
         defaults = [name for name in defaults if name != "defaults"]
