@@ -66,6 +66,10 @@ def notebook(path: Path, *sources: str) -> Path:
     return path
 
 
+def removable(agent: AgentClient) -> list[str]:
+    return [each["id"] for each in agent.request("POST", "environments/gc", {"dry_run": True})["removed"]]
+
+
 def test_an_environment_is_made_by_a_run_and_known_from_then_on(agent: AgentClient, channel: Path) -> None:
     text = asked(channel.as_uri(), "python")
     phases: set[str] = set()
@@ -122,6 +126,9 @@ def test_a_run_in_an_environment_that_is_named(agent: AgentClient, channel: Path
         again = ended(agent, agent.request("POST", f"runs/{found['id']}/rerun", {})["id"])
         assert again["environment"] == found["environment"]
     assert run(agent, notebook(tmp_path / "n.ipynb", PREFIX), environment=id_)["state"] == "succeeded"
+    (tmp_path / "elsewhere").symlink_to(agent.request("GET", f"environments/{id_}")["path"])
+    found = run(agent, script, environment=str(tmp_path / "elsewhere"))
+    assert told(agent, found)[0] == str(tmp_path / "elsewhere"), "one that no program knows of, as it is"
     for wanted, status in (("nothing-like-it", 404), (str(tmp_path), 404), (str(tmp_path / "place.py"), 400)):
         with pytest.raises(RequestFailed) as refusal:
             agent.request("POST", "runs", {"target": str(script), "environment": wanted})
@@ -176,6 +183,24 @@ def test_where_no_channel_can_be_reached_it_is_said_what_can_be_done(agent: Agen
     assert "PyPI" in printed(agent, done["id"], "agent")
     found = run(agent, script, from_pypi=True)
     assert Path(told(agent, found)[0]).name == done["results"]["environment"]
+
+
+def test_the_settings_hold_where_nothing_else_was_said(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    settings = {"conda_channels": [NOWHERE], "channel_fallback": "pypi", "keep_environments_days": 0}
+    (tmp_path / "jupyter_agent_config.json").write_text(json.dumps({"Agent": settings}))
+    with agent_of(hub) as (_, agent):
+        asks = {"name": "environment.yml", "text": "dependencies: [python]"}
+        failed = made(agent, "environments", **asks, from_pypi=False)
+        assert NOWHERE in failed["error"]
+        failed = made(agent, "environments", **asks, offline=True)
+        assert failed["state"] == "failed"
+        done = made(agent, "environments", **asks)
+        assert done["state"] == "succeeded", done["error"]
+        assert made(agent, "environments", **asks, offline=True)["results"] == done["results"]
+        until(lambda: done["environment"] in removable(agent), what="nothing uses it any more")
 
 
 def test_a_package_that_changes_its_environment_is_told_of_and_it_is_made_anew(

@@ -145,6 +145,7 @@ def test_paths_and_queries_that_lead_nowhere(agent: AgentClient, method: str, pa
         ("runs", b'{"target": "x", "environment": 5}'),
         ("runs", b'{"target": "x", "from_pypi": "pypi"}'),
         ("runs/x/rerun", b'{"from_pypi": "yes"}'),
+        ("packages/x/prepare", b'{"offline": "yes"}'),
     ],
 )
 def test_environments_that_cannot_be(agent: AgentClient, path: str, body: bytes) -> None:

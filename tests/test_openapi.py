@@ -33,6 +33,7 @@ BODIES: dict[str, type[values.Body]] = {
     "runOnAgent": values.RemoteRunBody,
     "testPackageOnAgent": values.TestBody,
     "rerunRun": values.FetchBody,
+    "preparePackage": values.FetchBody,
     "createEnvironment": values.CreateBody,
     "lockEnvironment": values.LockBody,
     "buildChannel": values.ChannelBody,

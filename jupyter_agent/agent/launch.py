@@ -167,7 +167,7 @@ class Launcher:
         if source.language and source.language.lower() not in runtimes.IN_ENVIRONMENTS:
             raise InvalidInput(f"{source.name} runs in no environment: only notebooks and Python do.")
         if await asyncio.to_thread(runtimes.definition_in, request.environment) is None:
-            await self._site.environments.find(request.environment)
+            await runtimes.existing(self._site.environments, request.environment)
 
     def _row(self, request: RunRequest, source: Source) -> RunRow:
         return RunRow(

@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_agent.agent.launch import RunRequest
 from jupyter_agent.agent.senders import find_package
 from jupyter_agent.api.handler import USER_HEADER, Handler
-from jupyter_agent.api.values import NoBody, PublishBody, package_json
+from jupyter_agent.api.values import FetchBody, NoBody, PublishBody, package_json
 from jupyter_agent.errors import Conflict, InvalidInput
 from jupyter_agent.openflow.client import Client
 from jupyter_agent.packages import publish, remove
@@ -69,11 +69,18 @@ class Prepare(Handler):
 
     async def post(self, wanted: str) -> None:
         """Fetch a package and make ready what its runs need; what is answered is followed as a run is."""
-        await self.body(NoBody)
+        body = await self.body(FetchBody)
         package = (await find_package(await self.agent.link.client(), wanted))["_id"]
         trigger = "rest" if USER_HEADER in self.request.headers else "cli"
         run = await self.agent.launcher.launch(
-            RunRequest(target=str(package), who=self.who, trigger=trigger, prepare_only=True)
+            RunRequest(
+                target=str(package),
+                who=self.who,
+                trigger=trigger,
+                prepare_only=True,
+                from_pypi=body.from_pypi,
+                offline=body.offline,
+            )
         )
         self.reply(await self.shown(run.row), 202)
 

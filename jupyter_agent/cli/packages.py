@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_agent.cli.context import Context, segment
-from jupyter_agent.cli.run import LAUNCH_TIMEOUT_S, see_to_end
+from jupyter_agent.cli.run import LAUNCH_TIMEOUT_S, fetching, see_to_end
 from jupyter_agent.cli.text import local_time, plain, size
+from jupyter_agent.errors import InvalidInput
 
 PUBLISH_TIMEOUT_S = 600
 
@@ -79,8 +80,11 @@ def show(context: Context, given: argparse.Namespace) -> int:
 
 def prepare(context: Context, given: argparse.Namespace) -> int:
     """Fetch a package and make ready what its runs need, here or on another agent."""
+    body = fetching(given)
+    if given.agent and body:
+        raise InvalidInput("Another agent goes by its own settings: leave --channel-from-pypi and --offline out.")
     agent = context.agent()
-    started = agent.request("POST", f"{_base(given)}/prepare", {}, timeout_s=LAUNCH_TIMEOUT_S)
+    started = agent.request("POST", f"{_base(given)}/prepare", body, timeout_s=LAUNCH_TIMEOUT_S)
     return see_to_end(context, agent, started, detach=given.detach)
 
 

@@ -160,6 +160,7 @@ def _packages(commands: Commands) -> None:
     _named(below.add("show", "show a package", "packages:show"))
     prepare = _named(below.add("prepare", "fetch a package and make ready what its runs need", "packages:prepare"))
     prepare.add_argument("--detach", action="store_true", help="print the run's id and do not wait for its end")
+    _fetching(prepare)
     _there(prepare, "on this agent: its slug or name")
     again = below.add("reinstall", "end a package's runs and have it fetched and prepared anew", "packages:reinstall")
     _there(_named(again), "on this agent: its slug or name")

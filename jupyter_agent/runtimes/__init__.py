@@ -9,7 +9,7 @@ from jupyter_agent.runtimes.base import Runtime, Site, Task, Teller
 from jupyter_agent.runtimes.needs import check_needs, needs_met, needs_of, needs_of_document, no_needs
 from jupyter_agent.runtimes.nodejs import Spares
 from jupyter_agent.runtimes.notebook import recover
-from jupyter_agent.runtimes.places import IN_ENVIRONMENTS, definition_in
+from jupyter_agent.runtimes.places import IN_ENVIRONMENTS, definition_in, existing
 from jupyter_agent.runtimes.table import certain_languages, languages, runtime_for, working_languages
 from jupyter_agent.runtimes.tools import Tool, Tools
 
@@ -25,6 +25,7 @@ __all__ = [
     "certain_languages",
     "check_needs",
     "definition_in",
+    "existing",
     "languages",
     "needs_met",
     "needs_of",

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jupyter_agent.environments import Environment
+from jupyter_agent.environments import Environment, Environments
 from jupyter_agent.environments.definitions import Definition, Kind, find
-from jupyter_agent.errors import InvalidInput
+from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.runtimes.base import Site, Task, Teller
 
 IN_ENVIRONMENTS = ("notebook", "python")
@@ -20,6 +20,9 @@ NOTHING = ("requirements.txt", "")
 
 IPYKERNEL = "ipykernel >=6.29"
 """As conda and pip both write it."""
+
+SIGNS = ("conda-meta", "pyvenv.cfg")
+"""What lies in every environment of conda's, and in every other one of Python's."""
 
 NO_KERNEL = "A notebook needs ipykernel in its environment, and {where} has none: {what}."
 
@@ -34,7 +37,7 @@ async def environment_of(
     """
     definition = await asyncio.to_thread(_definition, task)
     if definition is None:
-        return await site.environments.find(task.environment, tag=task.tag) if task.environment else None
+        return await existing(site.environments, task.environment, tag=task.tag) if task.environment else None
     extra = () if is_given(definition) else (*(needs if definition.conda() else ()), *requires)
     return await site.environments.ensure(
         definition, extra=extra, teller=run, tag=task.tag, from_pypi=task.from_pypi, offline=task.offline
@@ -51,6 +54,26 @@ async def environment_of_notebook(task: Task, site: Site, run: Teller) -> Enviro
         where = definition.name if definition is not None else task.environment
         raise InvalidInput(NO_KERNEL.format(where=where, what="install it there, or run the notebook in another one"))
     return environment
+
+
+async def existing(environments: Environments, wanted: str, *, tag: str | None = None) -> Environment:
+    """That of this id, name or path, held for ``tag``: ours, one that others made, or what lies in a folder.
+
+    Raises ``NotFound``.
+    """
+    try:
+        return await environments.find(wanted, tag=tag)
+    except NotFound:
+        if not await asyncio.to_thread(_is_prefix, wanted):
+            raise
+        return Environment("", Path(wanted))
+
+
+def _is_prefix(wanted: str) -> bool:
+    """Whether an environment lies at this absolute path that no program knows of."""
+    if "\0" in wanted or not os.path.isabs(wanted):  # noqa: PTH117 - it may be no path
+        return False
+    return any(os.path.exists(os.path.join(wanted, sign)) for sign in SIGNS)  # noqa: PTH110, PTH118 - it may be too long
 
 
 def definition_in(wanted: str) -> Definition | None:

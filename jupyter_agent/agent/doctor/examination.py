@@ -7,7 +7,7 @@ import importlib
 
 from jupyter_agent.agent.doctor.findings import Case, Finding, problem, warning
 
-CHECKS = ("places", "running", "jupyter", "openflow", "channels", "programs")
+CHECKS = ("places", "running", "jupyter", "openflow", "channels", "conda", "programs")
 """Modules beside this one, each with ``async look(case) -> list[Finding]``; each is loaded for itself."""
 
 PATIENCE_S = 60
