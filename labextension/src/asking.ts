@@ -6,7 +6,7 @@ import { Dialog, InputDialog, Notification, showDialog } from '@jupyterlab/apput
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IEnvironmentsModel } from './environments';
-import { environmentDetail, grouped } from './environmentwords';
+import { environmentDetail, grouped, nameOfEnvironment } from './environmentwords';
 import type { IAgentModel } from './model';
 import type { IOthersModel } from './others';
 import type { IRow } from './parameters';
@@ -126,7 +126,7 @@ export async function chooseEnvironment(
 export function environmentLabel(it: IEnvironment, trans: TranslationBundle): string {
   const python = it.python ? `Python ${it.python}` : '';
   const owner = it.origin === 'jupyter_agent' ? it.id.slice(0, 8) : it.origin;
-  return [it.name, python, environmentDetail(it, 0, trans)[0] ?? '', owner].filter(Boolean).join(' · ');
+  return [nameOfEnvironment(it), python, environmentDetail(it, 0, trans)[0] ?? '', owner].filter(Boolean).join(' · ');
 }
 
 /** One of the agents that are online and may be used. */

@@ -12,9 +12,11 @@ import { NOTHING, OF_ENVIRONMENT, OF_FILE, OF_FILE_RUN, OF_RUN, textOf } from '.
 import {
   canBeLocked,
   grouped,
+  inContents,
   isOurs,
   lockBeside,
   nameOf,
+  nameOfEnvironment,
   onMachine,
   runsInEnvironment,
   saysEnvironment,
@@ -56,8 +58,13 @@ function environmentChooser({ environments, environmentViews, trans }: ICommandO
     told(async () => {
       const id = textOf(args, 'id') ?? environmentViews.inFront;
       const known = id === null ? undefined : environments.find(id);
-      const given = id === null ? null : { id, name: textOf(args, 'name') ?? known?.name ?? shortId(id), path: id };
-      const item = known ?? given ?? (await chooseEnvironment(environments, question, trans, suits));
+      const given =
+        id === null
+          ? null
+          : { id, name: textOf(args, 'name') ?? (known ? nameOfEnvironment(known) : shortId(id)), path: id };
+      const item = known
+        ? { ...known, name: nameOfEnvironment(known) }
+        : (given ?? (await chooseEnvironment(environments, question, trans, suits)));
       if (item) {
         await job(item);
       }
@@ -89,7 +96,7 @@ function looking(options: ICommandOptions): Record<string, Command> {
           : withEnvironment(args, '', ({ id }) => environmentViews.open(id))
     },
     [CommandIDs.copyEnvironmentPath]: {
-      label: trans.__('Copy the Path of an Environment'),
+      label: args => (args['id'] ? trans.__('Copy Path') : trans.__('Copy the Path of an Environment …')),
       icon: copyIcon,
       describedBy: OF_ENVIRONMENT,
       execute: args => withEnvironment(args, trans.__('Whose path is to be copied?'), copy)
@@ -112,11 +119,10 @@ function keeping(options: ICommandOptions): Record<string, Command> {
     const text = ok
       ? trans.__('%1: every file is as it was installed.', name)
       : trans._n(
-          '%1: one file is not as it was installed.',
-          '%1: %2 files are not as they were installed.',
+          '%2: one file is not as it was installed.',
+          '%2: %1 files are not as they were installed.',
           faults.length,
-          name,
-          faults.length
+          name
         );
     const actions = [{ label: trans.__('Repair'), callback: () => void told(() => repair({ id, name, path: id })) }];
     Notification.emit(text, ok ? 'success' : 'warning', ok ? { autoClose: 4000 } : { autoClose: false, actions });
@@ -178,8 +184,10 @@ function cleaning({ model, environments, trans }: ICommandOptions): Record<strin
       : { found: await environments.api.cleanUp({ dry_run: true, days: 0 }), days: 0 };
   };
 
-  const named = (id: string, path: string, bytes: number): string =>
-    `${environments.find(id)?.name ?? shortId(id || path)} (${size(bytes)})`;
+  const named = (id: string, path: string, bytes: number): string => {
+    const known = environments.find(id);
+    return `${known ? nameOfEnvironment(known) : shortId(id || path)} (${size(bytes)})`;
+  };
 
   const cleanUp = async (): Promise<void> => {
     const looking = Promise.all([find(), environments.refresh()]);
@@ -198,7 +206,6 @@ function cleaning({ model, environments, trans }: ICommandOptions): Record<strin
       'Remove one environment, which frees %2?',
       'Remove %1 environments, which frees %2?',
       count,
-      count,
       size(found.bytes)
     );
     if (await confirmed(question, said.filter(Boolean).join('\n'), trans.__('Remove'), trans.__('Keep'))) {
@@ -208,7 +215,6 @@ function cleaning({ model, environments, trans }: ICommandOptions): Record<strin
         trans._n(
           'One environment was removed: %2 are free.',
           '%1 environments were removed: %2 are free.',
-          removed.length,
           removed.length,
           size(bytes)
         ),
@@ -260,13 +266,16 @@ function placeOf({ app, trans }: ICommandOptions, path: string): string {
 
 function making(options: ICommandOptions): Record<string, Command> {
   const { app, model, environments, files, views, trans } = options;
-  /** Which lock file is to be opened when a run has written it. */
+  /** Where in Lab's contents the lock lies that a run writes. */
   const toOpen = new Map<string, string>();
 
   model.runEnded.connect((_, run) => {
-    const lock = toOpen.get(run.id);
-    if (toOpen.delete(run.id) && lock !== undefined && run.state === 'succeeded') {
-      void app.commands.execute('docmanager:open', { path: lock });
+    const written = run.kind === 'environment' ? run.results['lock'] : undefined;
+    if (typeof written === 'string') {
+      const path = toOpen.get(run.id) ?? inContents(PageConfig.getOption('serverRoot'), written);
+      if (path !== null) {
+        void app.commands.execute('docmanager:open', { path });
+      }
     }
   });
 

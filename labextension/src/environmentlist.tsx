@@ -12,6 +12,7 @@ import {
   environmentWords,
   grouped,
   isOurs,
+  nameOfEnvironment,
   matchingEnvironments,
   originWord,
   shortId
@@ -98,7 +99,7 @@ export function EnvironmentList(props: IShared): React.ReactElement {
 }
 
 function entriesOf(item: IEnvironment): Entries {
-  const args = { id: item.id, name: item.name };
+  const args = { id: item.id, name: nameOfEnvironment(item) };
   const look = { command: CommandIDs.showEnvironment, args };
   const copy = { command: CommandIDs.copyEnvironmentPath, args };
   if (!isOurs(item)) {
@@ -122,10 +123,12 @@ function EnvironmentItem(props: IShared & { item: IEnvironment; now: number }): 
   const tone = busy ? 'busy' : state.tone;
   const word = busy ? trans.__('Verifying') : state.word;
   const Icon = isOurs(item) || tone !== 'good' ? toneIcon(tone) : foreignIcon;
-  const args = { id: item.id, name: item.name };
+  const name = nameOfEnvironment(item);
+  const args = { id: item.id, name };
   const entries = entriesOf(item);
   const id = isOurs(item) ? shortId(item.id) : '';
-  const about = [item.name, id, state.sentence, item.source ?? '', item.path].filter(Boolean);
+  const detail = environmentDetail(item, now, trans);
+  const about = [name, id, state.sentence, detail.join(' · '), item.source ?? '', item.path].filter(Boolean);
   return (
     <li
       className="jp-agent-Item jp-agent-Environment"
@@ -141,17 +144,17 @@ function EnvironmentItem(props: IShared & { item: IEnvironment; now: number }): 
       >
         <span className={`jp-agent-Item-line jp-agent-mod-${tone}`}>
           <Icon.react tag="span" className={`jp-agent-Mark-icon ${tone === 'busy' ? 'jp-agent-mod-turning' : ''}`} />
-          <span className="jp-agent-Item-name">{item.name}</span>
+          <span className="jp-agent-Item-name">{name}</span>
           <span className="jp-agent-Item-aside">{item.python ? `Python ${item.python}` : ''}</span>
         </span>
         <span className="jp-agent-Item-detail">
           <span className={`jp-agent-Mark jp-agent-mod-${tone}`}>{word}</span>
-          {environmentDetail(item, now, trans).map((text, index) => (
+          {detail.map((text, index) => (
             <React.Fragment key={index}> · {text}</React.Fragment>
           ))}
         </span>
       </button>
-      <MenuButton commands={commands} entries={entries} name={item.name} trans={trans} />
+      <MenuButton commands={commands} entries={entries} name={name} trans={trans} />
     </li>
   );
 }

@@ -16,6 +16,7 @@ import {
   fromWhere,
   isOurs,
   matchingInstalled,
+  nameOfEnvironment,
   originWord,
   shortId,
   sortedInstalled
@@ -130,8 +131,8 @@ export class EnvironmentView extends ReactWidget {
     try {
       this._details = await environments.api.environment(id);
       this._problem = null;
-      this.title.label = this._details.name;
-      this.title.caption = `${this._details.name}\n${this._details.path}`;
+      this.title.label = nameOfEnvironment(this._details);
+      this.title.caption = `${nameOfEnvironment(this._details)}\n${this._details.path}`;
     } catch (error) {
       this._problem = environments.api.sentence(error);
     } finally {
@@ -189,7 +190,7 @@ function Heading({ details, trans }: { details: IEnvironmentDetails; trans: Tran
             <span className="jp-agent-Mark-word">{word}</span>
           </span>
         </span>
-        <h2 className="jp-agent-Header-title">{details.name}</h2>
+        <h2 className="jp-agent-Header-title">{nameOfEnvironment(details)}</h2>
         <span className="jp-agent-Header-time">{details.bytes === null ? '' : size(details.bytes)}</span>
       </div>
       {tone === 'warn' ? <div className="jp-agent-Warning">{sentence}</div> : null}
@@ -233,7 +234,10 @@ function Facts(props: IShown & { details: IEnvironmentDetails }): React.ReactEle
         <button
           className="jp-agent-Link"
           onClick={() =>
-            void commands.execute(CommandIDs.copyEnvironmentPath, { id: details.path, name: details.name })
+            void commands.execute(CommandIDs.copyEnvironmentPath, {
+              id: details.path,
+              name: nameOfEnvironment(details)
+            })
           }
         >
           {trans.__('Copy')}
@@ -291,7 +295,7 @@ function Users({ details, model, commands, trans }: IShown & { details: IEnviron
             </li>
           );
         })}
-        {more > 0 ? <li>{trans._n('and one more', 'and %1 more', more, more)}</li> : null}
+        {more > 0 ? <li>{trans._n('and one more', 'and %1 more', more)}</li> : null}
       </ul>
     </div>
   );
@@ -308,7 +312,7 @@ function Verified(props: IShown & { check: Check; details: IEnvironmentDetails }
   const { ok, faults } = check.verified;
   const tone = ok ? 'good' : 'warn';
   const Icon = toneIcon(tone);
-  const args = { id: details.id, name: details.name };
+  const args = { id: details.id, name: nameOfEnvironment(details) };
   return (
     <section className="jp-agent-Verified" aria-label={trans.__('Verification')}>
       <div className={`jp-agent-Mark jp-agent-mod-${tone}`} role="status">
@@ -319,8 +323,7 @@ function Verified(props: IShown & { check: Check; details: IEnvironmentDetails }
             : trans._n(
                 'One file is not as it was installed.',
                 '%1 files are not as they were installed.',
-                faults.length,
-                faults.length.toLocaleString()
+                faults.length
               )}
         </span>
         {ok ? null : (
@@ -382,7 +385,7 @@ function Packages({ details, trans }: { details: IEnvironmentDetails; trans: Tra
   return (
     <section className="jp-agent-Packages" aria-label={trans.__('Packages in it')}>
       <div className="jp-agent-Packages-head">
-        <h3>{trans._n('%1 package', '%1 packages', all.length, all.length.toLocaleString())}</h3>
+        <h3>{trans._n('%1 package', '%1 packages', all.length)}</h3>
         <input
           type="search"
           className="jp-mod-styled"

@@ -101,20 +101,28 @@ export function sortedInstalled(all: readonly IInstalled[], sort: Sort): readonl
   return [...all].sort((a, b) => first[sort](a, b) || a.name.localeCompare(b.name));
 }
 
-/** Where a package is from, in a word or two: its channel's last part, or the program that installed it. */
+/** Where a package is from, in a word or two: its channel's last part, PyPI, or the program that installed it. */
 export function fromWhere(item: Pick<IInstalled, 'channel' | 'manager'>): string {
   const channel = (item.channel ?? '').replace(/\/+$/, '');
+  if (item.manager === 'pip' && (!channel || /\bpypi\.org\b/.test(channel))) {
+    return 'PyPI';
+  }
   return channel.slice(channel.lastIndexOf('/') + 1) || item.manager;
 }
 
 /** The second line of an environment's row, after its state. */
 export function environmentDetail(it: IEnvironment, now: number, words: IWords): string[] {
   return [
-    it.packages === null ? '' : words._n('%1 package', '%1 packages', it.packages, it.packages),
+    it.packages === null ? '' : words._n('%1 package', '%1 packages', it.packages),
     it.bytes === null ? '' : size(it.bytes),
     it.used ? words.__('used %1', ago(it.used, now, words)) : '',
-    it.used_by.length ? words._n('%1 run', '%1 runs', it.used_by.length, it.used_by.length) : ''
+    it.used_by.length ? words._n('%1 run', '%1 runs', it.used_by.length) : ''
   ].filter(Boolean);
+}
+
+/** What an environment is called: its name, else the file it was made for, else a part of its id. */
+export function nameOfEnvironment(it: Pick<IEnvironment, 'name' | 'source' | 'id'>): string {
+  return it.name || nameOf((it.source ?? '').replaceAll('\\', '/')) || shortId(it.id);
 }
 
 /** A short name for an environment of which only the id, or the path, is known. */
@@ -211,7 +219,7 @@ export function saysEnvironment(path: string): boolean {
 
 /** Whether the file asks for packages that are yet to be locked. */
 export function canBeLocked(path: string): boolean {
-  return saysEnvironment(path) && !/(conda-lock\.ya?ml|\.lock)$/i.test(path);
+  return saysEnvironment(path) && !/((conda-lock\.ya?ml|\.lock)|(^|\/)(explicit|spec-file)\.txt)$/i.test(path);
 }
 
 /** Whether the file can be run in an environment. */
@@ -226,6 +234,13 @@ export function nameOf(path: string): string {
 /** Where the lock of a file is written: beside it. */
 export function lockBeside(path: string): string {
   return `${path.slice(0, path.lastIndexOf('/') + 1)}conda-lock.yml`;
+}
+
+/** The path in Lab's file browser of a file of the machine; `null` where it is not known to be in there. */
+export function inContents(root: string, path: string): string | null {
+  const folder = `${root.replace(/[\\/]+$/, '')}/`;
+  const file = path.replaceAll('\\', '/');
+  return root && !root.startsWith('~') && file.startsWith(folder) ? file.slice(folder.length) : null;
 }
 
 /**

@@ -1,10 +1,9 @@
 /**
- * Files of Lab that environments are made from, or that run in one: in the menu and the toolbar of the file browser and
- * in the toolbar of an editor. What is done with them are commands.
+ * Files of Lab that environments are made from, or that run in one: in the menu of the file browser and in the toolbar
+ * of an editor. What is done with them are commands.
  */
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
-import { CommandToolbarButton } from '@jupyterlab/apputils';
 import type { IFileBrowserFactory } from '@jupyterlab/filebrowser';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { LabIcon, Toolbar } from '@jupyterlab/ui-components';
@@ -70,25 +69,17 @@ function documentOf(widget: Widget | null): IDocument | null {
 
 const IN_MENU = [CommandIDs.makeEnvironment, CommandIDs.lockEnvironment, CommandIDs.runInEnvironment];
 
-/** The menu of a file, and a button in the toolbar while a file is selected that asks for an environment. */
-export function offerInFileBrowser(app: JupyterFrontEnd, factory: IFileBrowserFactory | null): void {
-  const { commands, contextMenu } = app;
-  if (factory === null) {
-    return;
-  }
+/**
+ * The menu of a file. A button in the browser's toolbar, there while such a file is selected, was tried: in a narrow
+ * browser it begins a second row, and the files move away under the pointer.
+ */
+export function offerInFileBrowser({ contextMenu }: JupyterFrontEnd): void {
+  const selector = '.jp-DirListing-item[data-isdir="false"]';
+  // A group of its own, between those of opening and of renaming, which begin at 1 and 5.
   IN_MENU.forEach((command, index) => {
-    const selector = '.jp-DirListing-item[data-isdir="false"]';
-    contextMenu.addItem({ command, selector, rank: 5 + index / 10, args: { selected: true } });
+    contextMenu.addItem({ command, selector, rank: 4.1 + index / 10, args: { selected: true } });
   });
-  const offer = (browser: { readonly toolbar: { addItem(name: string, widget: Widget): boolean } }): void => {
-    const id = CommandIDs.makeEnvironment;
-    browser.toolbar.addItem(
-      'jupyter-agent-make',
-      new CommandToolbarButton({ commands, id, args: { selected: true }, label: '' })
-    );
-  };
-  factory.tracker.forEach(offer);
-  factory.tracker.widgetAdded.connect((_, browser) => offer(browser));
+  contextMenu.addItem({ type: 'separator', selector, rank: 4.9 });
 }
 
 /** Buttons above a file that asks for an environment; other files are left as they are. */

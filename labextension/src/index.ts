@@ -107,6 +107,11 @@ const environmentsPlugin: JupyterFrontEndPlugin<IEnvironmentsModel> = {
       api: environmentsAPI(app.serviceManager.serverSettings),
       isRunning: () => model.running
     });
+    app.serviceManager.events.stream.connect((_, emission) => {
+      if (agentEvent(emission)?.environment) {
+        environments.look();
+      }
+    });
     const ended = new Set<string>();
     model.runChanged.connect((_, run) => {
       // Each end is news once: by then what the run made, used or changed is known.
@@ -195,7 +200,9 @@ const filesPlugin: JupyterFrontEndPlugin<IMeantFiles> = {
   optional: [IFileBrowserFactory],
   activate: (app: JupyterFrontEnd, translator: ITranslator, factory: IFileBrowserFactory | null) => {
     const trans = translator.load(DOMAIN);
-    offerInFileBrowser(app, factory);
+    if (factory) {
+      offerInFileBrowser(app);
+    }
     offerInEditors(app, trans);
     return new MeantFiles(app, factory);
   }

@@ -298,6 +298,7 @@ function Facts({
   const facts: [string, string | null][] = [
     [trans.__('Agent'), agent],
     [trans.__('Kind'), kindWord(run.kind, trans)],
+    [trans.__('File'), run.path],
     [trans.__('Attempt'), tried ? trans.__('%1 of %2', ...tried) : null],
     [trans.__('Priority'), run.priority === USUAL_PRIORITY ? null : String(run.priority)],
     [trans.__('Repeats'), run.rerun_of],

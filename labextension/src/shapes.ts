@@ -278,11 +278,13 @@ export interface IRunPage {
   readonly cursor: string | null;
 }
 
-/** What the agent's events carry: exactly one of the three. */
+/** What the agent's events carry: exactly one of them. */
 export interface IAgentEvent {
   readonly run?: IRun;
   readonly status?: IStatus;
   readonly package?: { readonly id: string; readonly operation: string };
+  /** One was removed otherwise than by a run. */
+  readonly environment?: { readonly id: string; readonly operation: string };
 }
 
 const SCHEMAS = 'https://schema.jupyter.org/jupyter_agent/';
@@ -301,6 +303,8 @@ export function agentEvent(emission: Readonly<Record<string, unknown>>): IAgentE
       return payload.status ? { status: payload.status } : null;
     case 'package/v1':
       return { package: { id: payload.id, operation: payload.operation } };
+    case 'environment/v1':
+      return { environment: { id: payload.id, operation: payload.operation } };
     default:
       return null;
   }

@@ -9,6 +9,7 @@ import {
   environmentOf,
   explained,
   fromWhere,
+  inContents,
   grouped,
   lockBeside,
   matchingEnvironments,
@@ -38,7 +39,7 @@ import { fraction } from '../src/words';
 const words: IWords = {
   __: (text, ...values) =>
     values.reduce<string>((made, value, index) => made.replace(`%${index + 1}`, String(value)), text),
-  _n: (one, many, n, ...values) => words.__(n === 1 ? one : many, ...values)
+  _n: (one, many, n, ...values) => words.__(n === 1 ? one : many, n, ...values)
 };
 
 function environment(id: string, more: Partial<IEnvironment> = {}): IEnvironment {
@@ -272,6 +273,7 @@ void describe('environments in words', () => {
     );
     assert.equal(all[0]?.name, 'b', 'what was given is left as it is');
     assert.deepEqual(all.map(fromWhere), ['conda', 'conda', 'conda-forge']);
+    assert.equal(fromWhere({ manager: 'pip', channel: 'https://pypi.org/simple' }), 'PyPI');
   });
 
   void it('leaves out what is not known', () => {
@@ -357,6 +359,7 @@ void describe('files', () => {
       assert.ok(!saysEnvironment(path), path);
     }
     assert.ok(!canBeLocked('conda-lock.yml'));
+    assert.ok(!canBeLocked('a/explicit.txt'));
     assert.ok(canBeLocked('requirements.txt'));
     assert.ok(runsInEnvironment('a/b.ipynb') && runsInEnvironment('b.py') && !runsInEnvironment('b.pyc'));
   });
@@ -365,6 +368,10 @@ void describe('files', () => {
     assert.equal(onMachine('/srv/work/', 'a/environment.yml'), '/srv/work/a/environment.yml');
     assert.equal(onMachine('~', 'environment.yml'), '~/environment.yml');
     assert.equal(onMachine('', 'environment.yml'), null);
+    assert.equal(inContents('/srv/work', '/srv/work/a/conda-lock.yml'), 'a/conda-lock.yml');
+    assert.equal(inContents('/', '/srv/conda-lock.yml'), 'srv/conda-lock.yml');
+    assert.equal(inContents('/srv/work', '/srv/workshop/conda-lock.yml'), null);
+    assert.equal(inContents('~', '/home/ann/conda-lock.yml'), null);
     assert.equal(lockBeside('a/environment.yml'), 'a/conda-lock.yml');
     assert.equal(lockBeside('environment.yml'), 'conda-lock.yml');
   });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 
+import { journeys as ofEnvironments } from './environments.mjs';
 import { agentIs, api, ask, openLab, openPanel, runIs, runPackage, travel } from './page.mjs';
 
 /** Runs of a package that has an environment to make. */
@@ -361,6 +362,6 @@ async function seePlot(view) {
   assert.ok((await plot.evaluate(image => image.naturalWidth)) > 100, 'the plot is a picture');
 }
 
-const journey = journeys[process.argv[2]];
+const journey = { ...journeys, ...ofEnvironments }[process.argv[2]];
 assert.ok(journey, `There is no journey ${process.argv[2]}.`);
 await travel(journey);
