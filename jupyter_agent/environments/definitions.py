@@ -97,7 +97,7 @@ class Definition:
     @property
     def digest(self) -> str:
         """The same for what asks for the same: sha256 of kind, text and included texts, whatever they are called."""
-        text = _without_identity(self.text) if self.kind is Kind.CONDA else self.text
+        text = without_identity(self.text) if self.kind is Kind.CONDA else self.text
         return hashlib.sha256(json.dumps([self.kind, text, sorted(self.included.items())]).encode()).hexdigest()
 
     def conda(self) -> bool:
@@ -177,7 +177,7 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - that of pathlib raises for a folder that may not be entered
 
 
-def _without_identity(text: str) -> str:
+def without_identity(text: str) -> str:
     """Without the lines that say ``name:`` and ``prefix:``; as it is where it is no YAML."""
     parts, at = [], 0
     for start, end in spans(text, NO_IDENTITY):

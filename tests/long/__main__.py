@@ -31,7 +31,7 @@ SUITES = {
     "protocol_examples": "test_openflow_protocol.py",
     "client_examples": "test_openflow_chaos.py::test_whatever_a_server_does_the_client_lives_through_it",
     "archive_examples": "test_packages_archives.py",
-    "definition_examples": "test_environments_specs.py",
+    "definition_examples": "test_environments_any_spec.py",
     "hub_restarts": "test_agent_endurance.py",
     "agent_messages": "test_agent_messages.py",
     "queue_kills": "test_hub_queues.py::test_kill_9_amid_messages_delivers_each_once",
@@ -40,6 +40,7 @@ SUITES = {
     "differential_examples": "differential",
     "planner_filters": "test_hub_sql.py",
     "environment_kills": "test_environments_kills.py",
+    "channel_kills": "test_environments_channel_standing.py::test_kill_9_at_any_moment_leaves_a_whole_channel_or_none",
     "restore_kills": "test_backup.py::TestBrokenOff::test_kill_9_at_any_moment_leaves_one_home_or_the_other",
 }
 PORTIONS = 4
