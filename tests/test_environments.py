@@ -27,6 +27,9 @@ from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound
 
 SECRET = "s3cr3t"
 
+ENV = f"env of {os.getpid()}"
+"""A tag: what carries it is ended with it, wherever it is on this machine."""
+
 
 def wheel(folder: Path, name: str, version: str = "1.0", *, requires: str = "", content: str = "") -> Path:
     """A wheel with one module that says its version."""
@@ -34,13 +37,18 @@ def wheel(folder: Path, name: str, version: str = "1.0", *, requires: str = "", 
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     path = folder / name / f"{name}-{version}-py3-none-any.whl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = content or f"version = {version!r}\n"
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", content or f"version = {version!r}\n")
+        archive.writestr(f"{name}.py", content)
         archive.writestr(f"{info}/METADATA", metadata + (f"Requires-Dist: {requires}\n" if requires else ""))
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
-        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+        archive.writestr(
+            f"{info}/RECORD",
+            f"{name}.py,sha256={digest},{len(content)}\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+        )
     return path
 
 
@@ -161,14 +169,14 @@ async def ensure(
     *,
     extra: Sequence[str] = (),
     say: Callable[[str], None] = nothing,
-    tag: str = "env",
+    tag: str = ENV,
 ) -> Environment:
     definition = wanted(text) if isinstance(text, str) else text
     return await environments.ensure(definition, extra=extra, teller=Told(say), tag=tag)
 
 
 OTHER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from jupyter_agent.environments import Environments
 from tests.test_environments import Told, wanted
@@ -178,7 +186,7 @@ from tests.test_environments import Told, wanted
 
 async def test_an_environment_is_made_once(environments: Environments, index: Index, tmp_path: Path) -> None:
     said: list[str] = []
-    made = await ensure(environments, "beta  # a comment\n", say=said.append, tag="env")
+    made = await ensure(environments, "beta  # a comment\n", say=said.append)
     assert ask(made.python, "import alpha, beta, sys; print(alpha.version, beta.version, sys.version)") == (
         f"1.0 1.0 {sys.version}"
     )
@@ -191,7 +199,7 @@ async def test_an_environment_is_made_once(environments: Environments, index: In
     index.close()
     said.clear()
     again = Environments(tmp_path / "environments", environ={})
-    assert await ensure(again, "\n# another comment\nbeta\n\n", say=said.append, tag="env") == made
+    assert await ensure(again, "\n# another comment\nbeta\n\n", say=said.append) == made
     assert said == []
     assert folders(tmp_path / "environments") == {made.hash}
 
@@ -227,12 +235,12 @@ async def test_requests_for_one_environment_wait_for_one_another(
 ) -> None:
     code = (
         f"{OTHER}made = asyncio.run("
-        "Environments(Path(sys.argv[1])).ensure(wanted('beta'), teller=Told(), tag='env 2'))\nprint(made.hash)"
+        "Environments(Path(sys.argv[1])).ensure(wanted('beta'), teller=Told(), tag=str(os.getpid())))\nprint(made.hash)"
     )
     index.open.clear()
     other = another(code, tmp_path / "environments", environ)
     said: list[str] = []
-    tasks = [asyncio.create_task(ensure(environments, "beta", say=said.append, tag=f"t{n}")) for n in range(3)]
+    tasks = [asyncio.create_task(ensure(environments, "beta", say=said.append, tag=f"{ENV} {n}")) for n in range(3)]
     await until(lambda: "Another run is making this environment: waiting for it" in said)
     index.open.set()
     made = await asyncio.gather(*tasks)
@@ -250,7 +258,7 @@ async def test_a_half_made_prefix_is_built_again(environments: Environments, tmp
         module.unlink()
     assert await ensure(environments, "alpha") == made
     assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
-    await environments.release("env")
+    await environments.release(ENV)
     made.python.unlink()  # its interpreter was uninstalled
     assert await ensure(environments, "alpha") == made
     assert made.python.exists()
@@ -261,7 +269,8 @@ async def test_a_killed_build_leaves_nothing_that_counts(
     environments: Environments, index: Index, tmp_path: Path, environ: dict[str, str], moment: str
 ) -> None:
     code = (
-        f"{OTHER}asyncio.run(Environments(Path(sys.argv[1])).ensure(wanted('alpha'), teller=Told(), tag='env killed'))"
+        f"{OTHER}asyncio.run("
+        "Environments(Path(sys.argv[1])).ensure(wanted('alpha'), teller=Told(), tag=str(os.getpid())))"
     )
     held = threading.Event()
 
@@ -287,7 +296,7 @@ async def test_a_killed_build_leaves_nothing_that_counts(
 
 async def test_a_cancelled_build_leaves_nothing(environments: Environments, index: Index, tmp_path: Path) -> None:
     index.open.clear()
-    task = asyncio.create_task(ensure(environments, "alpha", say=nothing, tag="env cancelled"))
+    task = asyncio.create_task(ensure(environments, "alpha", say=nothing, tag=f"{ENV} cancelled"))
     await until(lambda: index.asked)
     running = [each for each in psutil.Process().children(recursive=True) if "uv" in each.name()]
     assert running
@@ -339,7 +348,7 @@ async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index
         tmp_path / "refused", environ={**environ, "PIP_INDEX_URL": index.url.replace(SECRET, "wr0ng")}
     )
     with pytest.raises(Failed) as caught:
-        await ensure(refusing, "alpha", say=said.append, tag="env")
+        await ensure(refusing, "alpha", say=said.append)
     assert "wr0ng" not in str(caught.value)
     line = f"--index-url {index.url}\nalpha"
     made = await ensure(Environments(tmp_path / "given", environ={"PATH": os.environ["PATH"]}), line, say=said.append)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from jupyter_agent.environments.prefixes import checks
 from jupyter_agent.environments.prefixes.builds import builders, cache_in_use, end_builder
 from jupyter_agent.environments.prefixes.holds import Holds
@@ -26,13 +28,12 @@ from jupyter_agent.environments.prefixes.marks import READY, REMOVING, TAINTED, 
 from jupyter_agent.errors import Conflict
 from jupyter_agent.folders import remove_tree
 
-CACHES = ("pkgs", "repodata", "uv", "compiled", "building", "unsynced")
-"""In the cache, what is not looked through here as a whole; the rest is an earlier version's."""
+EARLIER = re.compile(r"(archive|built-wheels|builds|environments|git|interpreter|sdists|simple|wheels)-v\d+")
+"""In the cache, what an earlier version had uv keep there."""
+
+COMPILED = re.compile(r"[0-9a-f]{64}")
 
 ENDINGS = re.compile(r"\.(conda|tar\.bz2|json|lock)$|\.tar$")
-
-FRESH_S = 3600.0
-"""What was changed in the last hour may be about to be referred to."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def collect(layout: Layout, holds: Holds, locks: Locks, *, days: float, dry_run:
     left = [prefix for prefix in layout.prefixes() if str(prefix) not in gone]
     removed += _locks(locks, {hash_of(prefix) for prefix in left}, before, dry_run=dry_run)
     gone = {each.path for each in removed}
-    texts = [*_texts(file for file, _ in locks.all() if str(file) not in gone), *_texts(map(_own_lock, left))]
-    removed += _channels(layout, texts, dry_run=dry_run)
     with cache_in_use(layout, alone=True) as alone:
-        if alone:
+        if alone:  # else something is being locked or made: it may be about to refer to any of it
+            texts = [*_texts(file for file in locks.referring() if str(file) not in gone), *_texts(map(own_lock, left))]
+            removed += _channels(layout, texts, dry_run=dry_run)
             removed += _cache(layout, texts, left, dry_run=dry_run)
             if not dry_run:
                 _forget_distrust(layout, left)
@@ -167,7 +168,8 @@ def _locks(locks: Locks, hashes: Collection[str], before: float, *, dry_run: boo
                 yield from _removing("lock", file, dry_run=dry_run, remove=partial(Path.unlink, words, missing_ok=True))
 
 
-def _own_lock(prefix: Path) -> Path:
+def own_lock(prefix: Path) -> Path:
+    """The lock that lies in a conda prefix."""
     return prefix / "lock" / "conda-lock.yml"
 
 
@@ -179,7 +181,7 @@ def _texts(files: Iterator[Path]) -> Iterator[str]:
 
 def _channels(layout: Layout, texts: list[str], *, dry_run: bool) -> Iterator[Removed]:
     for folder in _entries(layout.channels):
-        if not any(folder.name in text for text in texts) and not _is_fresh(folder):
+        if not any(folder.name in text for text in texts):
             yield from _removing("channel", folder, dry_run=dry_run, remove=partial(layout.delete, folder))
 
 
@@ -188,17 +190,30 @@ def _cache(layout: Layout, texts: list[str], prefixes: list[Path], *, dry_run: b
     names = {ENDINGS.sub("", name) for text in texts for name in re.findall(r"[^/\s\"'#]+\.(?:conda|tar\.bz2)", text)}
     names |= {file.stem for prefix in prefixes for file in prefix.glob("conda-meta/*.json")}
     for entry in _entries(layout.cache / "pkgs"):
-        if ENDINGS.sub("", entry.name) not in names and not entry.name.startswith(".") and not _is_fresh(entry):
+        if ENDINGS.sub("", entry.name) not in names and not entry.name.startswith("."):
             yield from _removing("package", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
     for entry in (entry for python in _entries(layout.cache / "compiled") for entry in _entries(python)):
-        if not any(entry.name in text for text in texts) and not _is_fresh(entry):
+        if COMPILED.fullmatch(entry.name) and not any(entry.name in text for text in texts):
             yield from _removing("bytecode", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
     for entry in _entries(layout.cache):
-        if entry.name not in CACHES:
+        if EARLIER.fullmatch(entry.name):
             yield from _removing("cache", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+
+
+def unused_wheels(layout: Layout) -> dict[str, list[Removed]]:
+    """Names of pip's packages of which no prefix shares a file with uv's cache, to what is there of them. Blocks.
+
+    uv itself has to remove them: it takes for granted that what it has written down is there.
+    """
+    found: dict[str, list[Removed]] = {}
+    used = set()
     for entry in _entries(layout.cache / "uv" / "archive-v0"):
-        if not _is_fresh(entry) and not _is_linked(entry):
-            yield from _removing("wheel", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+        for info in entry.glob("*.dist-info"):
+            name = canonicalize_name(info.name.split("-")[0])
+            if _is_linked(entry):
+                used.add(name)
+            found.setdefault(name, []).append(Removed("wheel", str(entry), freed_by(entry)))
+    return {name: removed for name, removed in found.items() if name not in used}
 
 
 def _forget_distrust(layout: Layout, prefixes: list[Path]) -> None:
@@ -231,12 +246,6 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _is_fresh(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return path.lstat().st_mtime > time.time() - FRESH_S
-    return False
-
-
 def _files(path: Path) -> Iterator[os.stat_result]:
     waiting = [path]
     while waiting:
@@ -245,11 +254,10 @@ def _files(path: Path) -> Iterator[os.stat_result]:
             if not current.is_dir() or current.is_symlink():
                 yield current.lstat()
                 continue
-            for entry in os.scandir(current):
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    yield entry.stat(follow_symlinks=False)
+            with os.scandir(current) as entries:
+                found = list(entries)
+            waiting += [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+            yield from (entry.stat(follow_symlinks=False) for entry in found if not entry.is_dir(follow_symlinks=False))
 
 
 def _is_linked(path: Path) -> bool:

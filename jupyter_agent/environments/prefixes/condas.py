@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jupyter_agent.environments import given
+from jupyter_agent import processes
 from jupyter_agent.environments.definitions import Kind, this_platform
 from jupyter_agent.environments.prefixes.layout import Layout
 from jupyter_agent.environments.prefixes.orders import Made, Order
@@ -17,6 +18,32 @@ from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.uv import Uv
 from jupyter_agent.environments.work.jobs import BuildJob, ChannelJob, LockJob, Settings, VerifyJob
 from jupyter_agent.environments.work.worker import work
+from jupyter_agent.errors import Failed, InvalidInput, NewerVersion
+
+LONG = 50_000
+"""Bytes of a lock from which on a child reads it."""
+
+READING_S = 300.0
+
+READ = """
+import sys
+from pathlib import Path
+from jupyter_agent.environments.definitions import Definition, Kind, this_platform
+from jupyter_agent.environments.given import check
+from jupyter_agent.environments.locking.hashes import lock_hash
+from jupyter_agent.errors import AgentError
+file = Path(sys.argv[2])
+text = file.read_text(encoding="utf-8")
+try:
+    if sys.argv[1] == "check":
+        check(Definition(file.name, Kind.LOCK, text))
+        print("ok")
+    else:
+        print("ok", lock_hash(text, this_platform()))
+except AgentError as error:
+    print(type(error).__name__, " ".join(str(error).split()))
+"""
+"""Prints ``ok`` and the hash, or the type of an error and its sentence."""
 
 FORMAT = 1
 """Raised when the same file is to be locked anew by a newer version."""
@@ -38,11 +65,24 @@ class Condas:
         """What every job needs to know."""
         return Settings(self._layout.cache, self._layout.channels, offline, self._default_channels)
 
-    def hash_of(self, text: str) -> str:
+    async def hash_of(self, lock: Path, tag: str) -> str:
         """Over what would be installed on this machine."""
-        from jupyter_agent.environments.locking.hashes import lock_hash  # noqa: PLC0415 - YAML, only for a new lock
+        if (await asyncio.to_thread(lock.stat)).st_size < LONG:
+            return await asyncio.to_thread(_hash, lock)
+        return await self._read(lock, "hash", tag)
 
-        return lock_hash(text, this_platform())
+    async def _read(self, lock: Path, what: str, tag: str) -> str:
+        """Have a child look at a lock: to load YAML keeps all threads of a process waiting, a long one for seconds."""
+        argv = (sys.executable, "-P", "-c", READ, what, str(lock))
+        done = await processes.run(
+            processes.Command(argv, lock.parent, dict(self._environ)), tag=tag, timeout_s=READING_S
+        )
+        kind, _, told = (done.output.splitlines() or [""])[-1].partition(" ")
+        if not done.exit.ok or kind not in ("ok", "InvalidInput", "NewerVersion"):
+            raise Failed(f"The lock could not be read: {done.output.strip()[-500:] or done.exit}")
+        if kind != "ok":
+            raise (NewerVersion if kind == "NewerVersion" else InvalidInput)(told)
+        return told
 
     async def key(self, order: Order) -> str:
         """Of the definition, and of what is added to it here."""
@@ -51,19 +91,21 @@ class Condas:
         asked = [FORMAT, digest, extra, self._default_channels, this_platform()]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    async def lock(self, order: Order, scratch: Path) -> str:
-        """The text of a conda-lock.yml; a given one is used as it is."""
+    async def lock(self, order: Order, scratch: Path) -> Path:
+        """A conda-lock.yml; a given one is used as it is."""
+        out = scratch / "conda-lock.yml"
         if order.definition.kind is Kind.LOCK:
-            await asyncio.to_thread(given.check, order.definition)
-            return order.definition.text
-        return await self.lock_for(order, (), scratch / "conda-lock.yml")
+            await asyncio.to_thread(out.write_text, order.definition.text, encoding="utf-8")
+            await self._read(out, "check", order.tag)
+        else:
+            await self.lock_for(order, (), out)
+        return out
 
-    async def lock_for(self, order: Order, platforms: Sequence[str], out: Path) -> str:
-        """Lock for these platforms (none: those that the definition names, else this machine's)."""
+    async def lock_for(self, order: Order, platforms: Sequence[str], out: Path) -> None:
+        """Lock into ``out`` for these platforms (none: those that the definition names, else this machine's)."""
         settings = self.settings(offline=order.offline)
         job = LockJob(order.definition, order.extra, tuple(platforms), out, order.from_pypi, settings)
         await work(job, environ=self._environ, teller=order.teller, tag=order.tag)
-        return await asyncio.to_thread(out.read_text, encoding="utf-8")
 
     async def build(self, order: Order, lock: Path, prefix: Path, *, changed: list[str] | None) -> Made:
         """A prefix with what the lock says; packages in the cache are looked at first when they may be changed."""
@@ -94,3 +136,9 @@ class Condas:
         """A channel of PyPI's wheels in ``folder``."""
         job = ChannelJob(tuple(requirements), folder, python, self.settings(offline=offline))
         return await work(job, environ=self._environ, teller=teller, tag=tag)
+
+
+def _hash(lock: Path) -> str:
+    from jupyter_agent.environments.locking.hashes import lock_hash  # noqa: PLC0415 - YAML, only for a new lock
+
+    return lock_hash(lock.read_text(encoding="utf-8"), this_platform())

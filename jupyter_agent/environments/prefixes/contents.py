@@ -87,7 +87,7 @@ def _of_conda(file: Path) -> Package | None:
             version=str(plain["version"]),
             build=str(plain.get("build", "")),
             manager="conda",
-            channel=without_credentials(str(plain.get("channel") or plain.get("url") or "")),
+            channel=without_credentials(str(plain.get("url") or "").rpartition("/")[0].rpartition("/")[0]),
             bytes=sum(int(path.get("size_in_bytes") or 0) for path in paths),
             needs=frozenset(name for line in plain.get("depends", ()) if (name := name_in(line))),
         )

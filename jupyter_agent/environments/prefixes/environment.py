@@ -6,20 +6,24 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from jupyter_agent.environments.building import activated
+from jupyter_agent.environments.building.activated import Activation
 from jupyter_agent.environments.prefixes.layout import python_of
-
-ACTIVATION = "jupyter_agent-activation.json"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A ready environment; ``hash`` is that of its lock, empty for one that others made."""
+    """A ready environment; ``hash`` is that of its lock, empty for one that others made.
+
+    ``activation`` is what activating one of those changes, where it was computed.
+    """
 
     hash: str
     prefix: Path
+    activation: Activation | None = field(default=None, compare=False, repr=False)
 
     @property
     def python(self) -> Path:
@@ -28,25 +32,14 @@ class Environment:
 
     def variables(self, base: Mapping[str, str]) -> dict[str, str]:
         """``base`` for a process that lives in this environment."""
-        if (self.prefix / ACTIVATION).is_file():
-            from jupyter_agent.environments.building.activated import activated  # noqa: PLC0415 - for conda only
-
-            return activated(self.prefix, base)
+        if self.activation is not None:
+            return self.activation.applied(base)
+        if (self.prefix / activated.FILE).is_file():
+            return activated.activated(self.prefix, base)
         if (self.prefix / "conda-meta").is_dir():
-            return _with_path(self.prefix, {**base, **_state(self.prefix), **_named(self.prefix)})
-        return _with_path(self.prefix, {**base, "VIRTUAL_ENV": str(self.prefix)})
-
-
-def _with_path(prefix: Path, variables: dict[str, str]) -> dict[str, str]:
-    windows = ("", "Library/mingw-w64/bin", "Library/usr/bin", "Library/bin", "Scripts", "bin")
-    folders = [str(prefix / name) for name in (windows if os.name == "nt" else ("bin",))]
-    return {**variables, "PATH": os.pathsep.join([*folders, variables.get("PATH") or os.defpath])}
-
-
-def _named(prefix: Path) -> dict[str, str]:
-    """What conda's activation says of itself."""
-    name = prefix.name if prefix.parent.name == "envs" else str(prefix)
-    return {"CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": name, "CONDA_SHLVL": "1"}
+            return activated.plain(self.prefix, _state(self.prefix)).applied(base)
+        path = os.pathsep.join([str(python_of(self.prefix).parent), base.get("PATH") or os.defpath])
+        return {**base, "VIRTUAL_ENV": str(self.prefix), "PATH": path}
 
 
 def _state(prefix: Path) -> dict[str, str]:

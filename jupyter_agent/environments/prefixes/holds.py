@@ -63,6 +63,7 @@ class Holds:
     def take(self, tag: str, name: str) -> None:
         """The run uses this prefix from now on."""
         file = self._file(tag)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         known = Hold.read(file)
         names = known.names if known is not None else ()
         if known is None or known.pid != os.getpid() or name not in names:

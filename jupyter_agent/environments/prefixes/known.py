@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jupyter_agent.environments import foreign
+from jupyter_agent.environments.building.activated import FILE as ACTIVATION
 from jupyter_agent.environments.definitions import this_platform
 from jupyter_agent.environments.prefixes.builds import builders
 from jupyter_agent.environments.prefixes.contents import ASKED, Package, configured_version, packages
-from jupyter_agent.environments.prefixes.environment import ACTIVATION, Environment
+from jupyter_agent.environments.prefixes.environment import Environment
 from jupyter_agent.environments.prefixes.holds import Holds
-from jupyter_agent.environments.prefixes.layout import Layout, state_of
+from jupyter_agent.environments.prefixes.layout import Layout, hash_of, state_of
 from jupyter_agent.environments.prefixes.marks import READY, TAINTED, Mark
 from jupyter_agent.errors import InvalidInput, NotFound
 
@@ -128,6 +130,19 @@ def pick(wanted: str, among: list[Known]) -> Known:
     if begun:
         return max(begun, key=lambda each: each.state == "ready")
     raise NotFound(f"There is no environment {wanted[:200]!r}: {_there_is(among)}.")
+
+
+def elsewhere(wanted: str) -> Known | None:
+    """What lies in a folder, given by its path, that may be of no program that is known here; ``None``: nothing."""
+    if not os.path.isabs(wanted) or "\0" in wanted:  # noqa: PTH117 - it may be no path
+        return None
+    path = Path(wanted)
+    try:
+        if hash_of(path) or not any((path / sign).exists() for sign in ("conda-meta", "pyvenv.cfg")):
+            return None
+    except OSError:  # too long
+        return None
+    return Known(wanted, path.name, _kind(path), "folder", wanted, "ready", python=configured_version(path))
 
 
 def _there_is(among: list[Known]) -> str:

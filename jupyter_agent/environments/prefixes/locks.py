@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from jupyter_agent.environments.definitions import Definition, Kind
+from jupyter_agent.environments.prefixes.layout import hash_of
 from jupyter_agent.environments.prefixes.marks import TAINTED, Mark, write_whole
 from jupyter_agent.environments.prefixes.orders import Locked, Maker, Order
 from jupyter_agent.environments.reading import load_yaml
@@ -33,30 +35,24 @@ class Locks:
         self._folder = folder
 
     def known(self, key: str, maker: Maker) -> Locked | None:
-        """What a key was locked to; ``None``: nothing yet. Two small files are looked at when it is known.
-
-        Its words are written anew where an earlier version wrote none. Raises ``InvalidInput`` for a lock that is none.
-        """
+        """What a key was locked to; ``None``: nothing yet. Two small files are looked at."""
         file = self._folder / f"{key}{maker.suffix}"
-        if not file.is_file():
-            return None
         words = self.words(key)
-        if words is not None:
+        if words is not None and words.file == file:
             with contextlib.suppress(OSError):
                 os.utime(file)  # when it was last asked for
-            return words
-        text = file.read_text(encoding="utf-8")
-        found = Locked(file, maker.hash_of(text), maker.kind)
-        self._describe(key, found)
-        return found
+                return words
+        if maker.suffix == ".txt" and file.is_file():  # an earlier version wrote no words
+            return Locked(file, self._hash(file), maker.kind)
+        return None
 
-    def keep(self, key: str, maker: Maker, order: Order, text: str) -> Locked:
+    def keep(self, key: str, maker: Maker, order: Order, lock: Path, hash_: str) -> Locked:
         """Write down what an order was locked to, for good."""
         file = self._folder / f"{key}{maker.suffix}"
         definition = order.definition
         found = Locked(
             file,
-            maker.hash_of(text),
+            hash_,
             maker.kind,
             name=name_of(definition),
             source=definition.name,
@@ -64,24 +60,34 @@ class Locks:
             from_pypi=order.from_pypi,
         )
         (self._folder / f"{key}.json").unlink(missing_ok=True)  # what it says must never be of another lock
-        write_private(file, text)
-        self._describe(key, found)
+        write_private(file, lock.read_text(encoding="utf-8"))
+        write_whole(self._folder / f"{key}.json", json.dumps({**asdict(found), "file": file.name}), durable=True)
         return found
-
-    def forget(self, key: str, maker: Maker) -> None:
-        """Have a key locked anew."""
-        for suffix in (".json", maker.suffix):
-            (self._folder / f"{key}{suffix}").unlink(missing_ok=True)
-        sync(self._folder)
 
     def of(self, hash_: str) -> Path | None:
         """A lock of which prefixes of this hash are made."""
         return next((file for file, found in self.all() if found == hash_), None)
 
+    def is_conda(self, prefix: Path) -> bool:
+        """Whether a prefix of ours, be it whole or not, is of conda's packages."""
+        lock = self.of(hash_of(prefix))
+        return (prefix / "conda-meta").is_dir() or (lock is not None and lock.suffix == ".yml")
+
     def all(self) -> list[tuple[Path, str]]:
         """All locks with their hashes (empty: not known)."""
         files = [file for file in self._folder.glob("*") if file.suffix in (".yml", ".txt") and file.stem.isalnum()]
         return [(file, self._hash(file)) for file in sorted(files)]
+
+    def remember(self, out: Path) -> None:
+        """A lock of the user's lies there: what it refers to is kept as long as it does."""
+        write_whole(self._folder / f"{key_of_file(out)}.out", str(out.absolute()))
+
+    def referring(self) -> Iterator[Path]:
+        """All files of which what they refer to is kept: these locks, and the users'."""
+        yield from (file for file, _ in self.all())
+        for told in self._folder.glob("*.out"):
+            with contextlib.suppress(OSError, UnicodeError):
+                yield Path(told.read_text(encoding="utf-8"))
 
     def _hash(self, file: Path) -> str:
         if (words := self.words(file.stem)) is not None:
@@ -97,9 +103,6 @@ class Locks:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _describe(self, key: str, found: Locked) -> None:
-        write_whole(self._folder / f"{key}.json", json.dumps({**asdict(found), "file": found.file.name}))
-
 
 def is_gone(lock: Path) -> bool:
     """Whether packages of a lock lie in folders of this machine that are not there any more."""
@@ -108,32 +111,22 @@ def is_gone(lock: Path) -> bool:
     return any(not folder.is_dir() for folder in folders)
 
 
-def for_repair(known: Locks, prefix: Path, makers: Sequence[Maker]) -> tuple[Maker, Locked, Definition]:
+async def for_repair(known: Locks, prefix: Path, maker: Maker, tag: str) -> tuple[Locked, Definition]:
     """By what one of ours is made anew: its lock as it was kept, or as it lies in it, if that is still the same.
 
     Raises ``NotFound``.
     """
-    hash_ = prefix.name.partition(".")[0]
-    names = {".yml": ("conda-lock.yml", "conda-lock.yml"), ".txt": ("requirements.txt", "options.txt")}
-    for maker in makers:
-        own, options = names[maker.suffix]
-        for file in (known.of(hash_), prefix / "lock" / own):
-            if file is not None and file.suffix == maker.suffix and (text := _same(file, hash_, maker)) is not None:
-                words = known.words(file.stem)
+    hash_ = hash_of(prefix)
+    own, given = ("conda-lock.yml", None) if maker.suffix == ".yml" else ("requirements.txt", "options.txt")
+    for file in (await asyncio.to_thread(known.of, hash_), prefix / "lock" / own):
+        with contextlib.suppress(OSError, UnicodeError, AgentError):
+            if file is not None and await maker.hash_of(file, tag) == hash_:
+                text = await asyncio.to_thread(_text, prefix / "lock" / given if given else file)
+                words = await asyncio.to_thread(known.words, file.stem)
                 mark = Mark.read(prefix) or Mark.read(prefix, TAINTED) or Mark()
                 found = words or Locked(file, hash_, maker.kind, mark.name, mark.source, mark.asked)
-                given = text if maker.suffix == ".yml" else _text(prefix / "lock" / options)
-                return maker, found, Definition.of(own, given)
+                return found, Definition.of(own, text)
     raise NotFound(f"It is not known any more what {hash_[:12]} was made of: remove it, and make it from its file.")
-
-
-def _same(file: Path, hash_: str, maker: Maker) -> str | None:
-    """The text of a lock, if it is the one of this hash."""
-    with contextlib.suppress(OSError, UnicodeError, AgentError):
-        text = file.read_text(encoding="utf-8")
-        if maker.hash_of(text) == hash_:
-            return text
-    return None
 
 
 def _text(file: Path) -> str:
@@ -181,12 +174,13 @@ def _flat(value: Any) -> list[str]:
     return found
 
 
-def write_beside(file: Path, text: str) -> bool:
+def write_beside(file: Path, made: Path) -> bool:
     """Write a user's file in one moment, with the mode it has or is to have; whether it had to be written.
 
     Raises ``InvalidInput`` where it cannot be.
     """
     try:
+        text = made.read_text(encoding="utf-8")
         if file.is_file() and file.read_bytes() == text.encode():
             return False
         mode = file.stat().st_mode & 0o777 if file.exists() else 0o666 & ~_umask()

@@ -63,14 +63,14 @@ class Maker(Protocol):
     def suffix(self) -> str:
         """What the names of its lock files end with."""
 
-    def hash_of(self, text: str) -> str:
-        """The name of the prefix that is made of a lock. Raises ``InvalidInput``. Blocks."""
+    async def hash_of(self, lock: Path, tag: str) -> str:
+        """The name of the prefix that is made of a lock. Raises ``InvalidInput`` for what is none."""
 
     async def key(self, order: Order) -> str:
         """What the order asks for, as 64 hexadecimal digits: the same for the same. Quick."""
 
-    async def lock(self, order: Order, scratch: Path) -> str:
-        """The text of its lock; ``scratch`` is an empty private folder."""
+    async def lock(self, order: Order, scratch: Path) -> Path:
+        """A file with its lock, in ``scratch``, an empty private folder."""
 
     async def build(self, order: Order, lock: Path, prefix: Path, *, changed: list[str] | None) -> Made:
         """Make what the lock says at ``prefix``, which is not there yet.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_agent import processes
+from jupyter_agent.environments import foreign_activation
+from jupyter_agent.environments.access.inheriting import inherited
 from jupyter_agent.environments.definitions import Definition, Kind
 from jupyter_agent.environments.prefixes import checks, collecting, known, locks
-from jupyter_agent.environments.prefixes.builds import Builds
+from jupyter_agent.environments.prefixes.builds import Builds, cache_in_use
 from jupyter_agent.environments.prefixes.checks import Checks
-from jupyter_agent.environments.prefixes.collecting import Collected
+from jupyter_agent.environments.prefixes.collecting import Collected, Removed
 from jupyter_agent.environments.prefixes.condas import Condas
 from jupyter_agent.environments.prefixes.environment import Environment
 from jupyter_agent.environments.prefixes.fingerprints import Changes
@@ -36,9 +39,6 @@ from jupyter_agent.environments.prefixes.verifying import Fault, Verifier
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.errors import Conflict, InvalidInput, Unavailable
 from jupyter_agent.waiting import holding, to_its_end
-
-CONDAS_OWN = ("CONDA_", "CONDARC", "MAMBA_", "RATTLER_")
-NOT_FOR_CHILDREN = ("CONDA_PREFIX", "CONDA_SHLVL", "CONDA_DEFAULT_ENV", "CONDA_EXE", "CONDA_PYTHON_EXE")
 
 
 class Environments:
@@ -58,8 +58,8 @@ class Environments:
         environment, ``None``: what children of this process inherit. ``fallback``: a channel made from PyPI stands in
         when none can be reached. ``default_channels`` are for files that name none.
         """  # noqa: D205 - one sentence each
+        self._seen = os.environ if environ is None else environ
         environ = _builders_environment() if environ is None else environ
-        self._environ = environ
         self._layout = Layout(folder)
         self._locks = Locks(self._layout.locks)
         self._holds = Holds(self._layout.held)
@@ -124,16 +124,23 @@ class Environments:
         With a ``tag`` it is held as one of ``ensure``. Raises ``NotFound`` with what there is, ``Conflict`` for one
         that is not ready.
         """
-        found = known.pick(wanted, await self.list())
-        if found.origin != known.OURS:
-            return Environment("", Path(found.path))
+        found = await asyncio.to_thread(known.elsewhere, wanted) or known.pick(wanted, await self.list())
         prefix = Path(found.path)
-        environment = Environment(hash_of(prefix), prefix)
-        if found.state in {"changed", "ready"}:
-            ready = await self._ready(environment.hash, tag)
-            if ready is not None:
-                return ready
+        if found.origin != known.OURS:
+            return await self._foreign(prefix, tag or f"find {os.getpid()}")
+        if (ready := await self._ready(hash_of(prefix), tag)) is not None:
+            return ready
         raise Conflict(f"The environment {found.id[:12]} is {found.state}: repair it first.")
+
+    async def _foreign(self, prefix: Path, tag: str) -> Environment:
+        """One that others made, with what activating it changes, which is computed once."""
+        if not (prefix / "conda-meta").is_dir():
+            return Environment("", prefix)
+        with _told():
+            await asyncio.to_thread(self._layout.prepare)
+            cache = self._layout.cache / "foreign"
+            activation = await foreign_activation.activation(prefix, cache=cache, note=logging.info, tag=tag)
+        return Environment("", prefix, activation)
 
     # -- Locks and channels
 
@@ -161,8 +168,10 @@ class Environments:
             async with self._scratch(locks.key_of_file(out), teller) as scratch:
                 target = scratch / "conda-lock.yml"
                 await asyncio.to_thread(locks.copy_known, out, target)
-                text = await self._condas.lock_for(order, platforms, target)
-            await to_its_end(partial(locks.write_beside, out, text))
+                async with self._cache():
+                    await self._condas.lock_for(order, platforms, target)
+                    await asyncio.to_thread(self._locks.remember, out)
+                await to_its_end(partial(locks.write_beside, out, target))
         return out
 
     async def build_channel(
@@ -178,9 +187,10 @@ class Environments:
         """A conda channel in ``folder`` from PyPI's wheels: ``{"folder", "url", "packages"}``."""
         with _told():
             await self._begin()
-            return await self._condas.channel(
-                requirements, folder, python=python, teller=teller, tag=tag, offline=self._setting(offline)
-            )
+            async with self._cache():
+                return await self._condas.channel(
+                    requirements, folder, python=python, teller=teller, tag=tag, offline=self._setting(offline)
+                )
 
     # -- Looking after them
 
@@ -209,9 +219,8 @@ class Environments:
             if (prefix / READY).is_file() and not await self.verify(prefix.name, teller=teller, tag=tag):
                 teller.note("Every file is as its packages say: nothing is to be repaired")
                 return await self._ready(hash_, tag) or Environment(hash_, prefix)
-            maker, locked, definition = await asyncio.to_thread(
-                locks.for_repair, self._locks, prefix, (self._condas, self._venvs)
-            )
+            maker: Maker = self._condas if await asyncio.to_thread(self._locks.is_conda, prefix) else self._venvs
+            locked, definition = await locks.for_repair(self._locks, prefix, maker, tag)
             order = self._order(definition, (), teller, tag, from_pypi=None, offline=offline)
             return await self._built(order, maker, locked)
 
@@ -227,10 +236,21 @@ class Environments:
         Never what lives: held by a run, with a process of this machine in it, being made. ``dry_run``: only tell.
         """
         with _told():
-            await (asyncio.to_thread(self._layout.prepare) if dry_run else self.sweep())
-            return await to_its_end(
+            await asyncio.to_thread(self._layout.prepare)
+            found = await to_its_end(
                 partial(collecting.collect, self._layout, self._holds, self._locks, days=days, dry_run=dry_run)
             )
+            wheels = await self._collect_wheels(dry_run=dry_run)
+            if not dry_run:
+                await self.sweep()
+        return Collected((*found.removed, *wheels))
+
+    async def _collect_wheels(self, *, dry_run: bool) -> tuple[Removed, ...]:
+        async with self._cache(alone=True) as alone:
+            unused = await asyncio.to_thread(collecting.unused_wheels, self._layout) if alone else {}
+            if unused and not dry_run:
+                await self._venvs.forget(sorted(unused), tag=f"gc {os.getpid()}")
+        return tuple(removed for each in unused.values() for removed in each)
 
     async def sweep(self) -> None:
         """Remove what an earlier process left half-made or half-removed; what it left in use is suspected."""
@@ -301,8 +321,10 @@ class Environments:
             if locked is not None and (found := await self._ready(locked.hash, order.tag)) is not None:
                 return found
             if locked is None or await asyncio.to_thread(locks.is_gone, locked.file):
-                text = await maker.lock(order, scratch)
-                locked = await to_its_end(partial(self._locks.keep, key, maker, order, text))
+                async with self._cache():
+                    lock = await maker.lock(order, scratch)
+                    hash_ = await maker.hash_of(lock, order.tag)
+                    locked = await to_its_end(partial(self._locks.keep, key, maker, order, lock, hash_))
         return await self._built(order, maker, locked)
 
     async def _built(self, order: Order, maker: Maker, locked: Locked) -> Environment:
@@ -321,6 +343,12 @@ class Environments:
             self._layout.lock(name),
             on_wait=lambda: teller.note("Another run is making this environment: waiting for it"),
         )
+
+    @contextlib.asynccontextmanager
+    async def _cache(self, *, alone: bool = False) -> AsyncIterator[bool]:
+        """Nothing is collected meanwhile of what may be about to be referred to; as ``cache_in_use``."""
+        with contextlib.ExitStack() as stack:
+            yield await to_its_end(partial(stack.enter_context, cache_in_use(self._layout, alone=alone)))
 
     @contextlib.asynccontextmanager
     async def _scratch(self, key: str, teller: Teller) -> AsyncIterator[Path]:
@@ -349,7 +377,7 @@ class Environments:
 
     async def list(self) -> list[Known]:
         """All on this machine: ours, and those that conda, mamba, micromamba and pixi know of."""
-        return await asyncio.to_thread(known.everything, self._layout, self._holds, self._environ)
+        return await asyncio.to_thread(known.everything, self._layout, self._holds, self._seen)
 
 
 def _without_interpreter(prefix: Path) -> bool:
@@ -365,9 +393,7 @@ def _emptied(layout: Layout, folder: Path) -> Path:
 
 def _builders_environment() -> dict[str, str]:
     """What our children inherit, and the settings of conda's programs."""
-    found = {name: value for name, value in os.environ.items() if name.startswith(CONDAS_OWN)}
-    ours = {name: value for name, value in found.items() if name not in NOT_FOR_CHILDREN}
-    return {**ours, **processes.inherited_environment()}
+    return {**inherited(os.environ), **processes.inherited_environment()}
 
 
 @contextlib.contextmanager

@@ -54,9 +54,9 @@ class Venvs:
         self._uv = Uv(environ, cache=folder / "cache" / "uv")
         self._interpreter = ""
 
-    def hash_of(self, text: str) -> str:
+    async def hash_of(self, lock: Path, tag: str) -> str:  # noqa: ARG002 - as others need
         """The sha256 of the lock."""
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(await asyncio.to_thread(lock.read_bytes)).hexdigest()
 
     async def key(self, order: Order) -> str:
         """Of requirements and interpreter."""
@@ -64,10 +64,12 @@ class Venvs:
         asked = [await self._facts(order.tag), wanted.lines, wanted.constraints, wanted.options]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    async def lock(self, order: Order, scratch: Path) -> str:
-        """The text of a requirements.txt with hashes, which names the interpreter in its first line."""
+    async def lock(self, order: Order, scratch: Path) -> Path:
+        """A requirements.txt with hashes, which names the interpreter in its first line."""
         wanted = await asyncio.to_thread(_wanted, order)
-        return f"# {await self._facts(order.tag)}\n{await self._resolved(wanted, order, scratch)}"
+        text = f"# {await self._facts(order.tag)}\n{await self._resolved(wanted, order, scratch / 'uv')}"
+        await asyncio.to_thread((scratch / "requirements.txt").write_text, text, encoding="utf-8")
+        return scratch / "requirements.txt"
 
     async def _resolved(self, wanted: Requirements, order: Order, scratch: Path) -> str:
         if not wanted.lines:
@@ -110,6 +112,10 @@ class Venvs:
         show("pip", count, count)
         return await asyncio.to_thread(_finished, prefix)
 
+    async def forget(self, names: Sequence[str], *, tag: str) -> None:
+        """Have uv remove these packages from its cache."""
+        await self._uv.run("cache", "clean", *names, cwd=self._folder, say=_nobody, tag=tag, indexes=False)
+
     async def _facts(self, tag: str) -> str:
         if not self._interpreter:
             if self._python == sys.executable:
@@ -132,6 +138,10 @@ def _own_facts() -> list[str]:
     """Those of ``PROBE`` for the interpreter that we run in, which need not be started for that."""
     system = (platform.python_implementation(), platform.python_version(), sysconfig.get_platform())
     return [*system, *platform.libc_ver(), sys.base_exec_prefix]
+
+
+def _nobody(_: str) -> None:
+    """Nobody wants to hear it."""
 
 
 def _wanted(order: Order) -> Requirements:
