@@ -6,12 +6,16 @@ import asyncio
 import base64
 import fcntl
 import hashlib
+import json
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rattler
+from conda_package_streaming.package_streaming import stream_conda_component
 
 from jupyter_agent.environments.channel import run
 from jupyter_agent.environments.definitions import this_platform
@@ -96,3 +100,30 @@ async def installed(channels: Sequence[Path], specs: Sequence[str], prefix: Path
     )
     await rattler.install(records, prefix, cache_dir=cache / "pkgs", show_progress=False)
     return [str(record.name.normalized) for record in records]
+
+
+def records(channel: Path) -> dict[str, dict[str, Any]]:
+    """The records of a channel, by the package's name."""
+    found: dict[str, dict[str, Any]] = {}
+    for subdir in ("noarch", this_platform()):
+        index = json.loads((channel / subdir / "repodata.json").read_text())
+        found |= {record["name"]: {**record, "fn": fn} for fn, record in index["packages.conda"].items()}
+    return found
+
+
+def contents(archive: Path, component: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
+    """What conda's own reader finds in an archive, by path."""
+    found = {}
+    with archive.open("rb") as raw:
+        for tar, member in stream_conda_component(archive.name, raw, component=component):
+            stream = tar.extractfile(member) if member.isreg() else None
+            found[member.name] = (member, stream.read() if stream else b"")
+    return found
+
+
+def pip_wheel_in(folder: Path, channel: Path) -> Path:
+    """pip's wheel, made anew from the channel's package."""
+    record = records(channel)["pip"]
+    held = contents(channel / record["subdir"] / record["fn"], "pkg")
+    files = {path.removeprefix("site-packages/"): data for path, (_, data) in held.items() if "/pip/" in path}
+    return wheel(folder, "pip", record["version"], files=files)

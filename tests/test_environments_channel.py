@@ -10,14 +10,12 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conda_package_streaming.package_streaming import stream_conda_component
 from rattler.index import index_fs
 
 from jupyter_agent.environments.channel import archives, elf, host, run, wheels
@@ -25,10 +23,9 @@ from jupyter_agent.environments.channel.archives import PLACEHOLDER, Package
 from jupyter_agent.environments.channel.making import FORM
 from jupyter_agent.environments.channel.repodata import write_index
 from jupyter_agent.environments.channel.wheels import Wheel
-from jupyter_agent.environments.definitions import this_platform
 from jupyter_agent.environments.work.jobs import ChannelJob, Settings
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound
-from tests.channels import Silent, installed, recorded, wheel
+from tests.channels import Silent, contents, installed, pip_wheel_in, recorded, records, wheel
 
 TAG = "tests-of-the-channel"
 
@@ -50,25 +47,6 @@ places = [*sysconfig.get_paths().values(), *map(str, map(sysconfig.get_config_va
 places += [*site.getsitepackages(), *sys.path]
 print(json.dumps({"failed": failed, "places": places, "prefix": sys.prefix, "path": sys.path}))
 """
-
-
-def records(channel: Path) -> dict[str, dict[str, Any]]:
-    """The records of a channel, by the package's name."""
-    found: dict[str, dict[str, Any]] = {}
-    for subdir in ("noarch", this_platform()):
-        index = json.loads((channel / subdir / "repodata.json").read_text())
-        found |= {record["name"]: {**record, "fn": fn} for fn, record in index["packages.conda"].items()}
-    return found
-
-
-def contents(archive: Path, component: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
-    """What conda's own reader finds in an archive, by path."""
-    found = {}
-    with archive.open("rb") as raw:
-        for tar, member in stream_conda_component(archive.name, raw, component=component):
-            stream = tar.extractfile(member) if member.isreg() else None
-            found[member.name] = (member, stream.read() if stream else b"")
-    return found
 
 
 def environment_of_nothing() -> dict[str, str]:
@@ -145,10 +123,7 @@ def prefix(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pip_wheel(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """pip's wheel, made anew from the channel's package."""
-    record = records(channel)["pip"]
-    held = contents(channel / record["subdir"] / record["fn"], "pkg")
-    files = {path.removeprefix("site-packages/"): data for path, (_, data) in held.items() if "/pip/" in path}
-    return wheel(tmp_path_factory.mktemp("pip"), "pip", record["version"], files=files)
+    return pip_wheel_in(tmp_path_factory.mktemp("pip"), channel)
 
 
 class TestTheChannel:

@@ -35,7 +35,8 @@ ZIP_TIME = (2023, 11, 14, 22, 13, 20)
 """The same, as a zip says it."""
 
 LEVEL = 3
-"""Of zstd. Measured for 52 packages (CPython, numpy, pandas, ...): see ``tests/bench``."""
+"""Of zstd. Measured for CPython, numpy, pandas and 50 others: 4.3 s of CPU and 51 MB; level 1 takes as long for 58 MB,
+level 9 half as long again for 45 MB."""
 
 BUFFER = 1 << 20
 

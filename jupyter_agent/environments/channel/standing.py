@@ -119,7 +119,7 @@ async def _fetched(asked: Translation, folder: Path, *, tell: Teller, tag: str) 
             if chosen[one] + 1 < len(one.choices):
                 chosen[one] += 1
             else:
-                missing[one] = error.requirement
+                missing[one] = f"{one.project}{' or '.join(one.choices)}"
                 if len(missing) >= MOST_MISSING:
                     break
             continue

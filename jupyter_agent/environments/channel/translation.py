@@ -86,10 +86,10 @@ def translate(words: Iterable[str], *, python: str) -> Translation:
 def not_had(missing: Sequence[str]) -> InvalidInput:
     """What is said of packages that PyPI cannot have."""
     which = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
-    them, they = ("it", "it is") if len(missing) == 1 else ("them", "they are")
+    them = "it" if len(missing) == 1 else "them"
     return InvalidInput(
         f"PyPI has no {which} for this machine: take {them} out of the file and install {them} on the machine, or make "
-        f"the environment where a conda channel can be reached, for {they} in conda's channels alone."
+        "the environment where a conda channel can be reached."
     )
 
 
