@@ -83,16 +83,20 @@ class Access:
         """
         from rattler import Channel  # noqa: PLC0415, TID251 - environments/; not in the parent
 
+        try:
+            return [Channel(public) for public in self.urls(names)]
+        except Exception as error:
+            raise translated(error) from error
+
+    def urls(self, names: Sequence[str]) -> list[str]:
+        """The same, without rattler."""
         found: dict[str, Secret | None] = {}
         for url in naming.urls(names, self.condarc, self._environ):
             public, secret = credentials.parted(url)
             found[public] = secret or found.get(public)
         self._found.update({public: secret for public, secret in found.items() if secret is not None})
         self._remember()
-        try:
-            return [Channel(public) for public in found]
-        except Exception as error:
-            raise translated(error) from error
+        return list(found)
 
     async def check(self, channels: Sequence[Channel], *, tell: Teller | None = None) -> None:
         """See that the channels answer; known within seconds, all are asked at once, and all their mirrors.
@@ -107,13 +111,17 @@ class Access:
             _look_for_folder(url)
         if self.offline:
             return
+        if faults := await self.faults(urls):
+            raise unreached(faults, of=len(urls))
+
+    async def faults(self, urls: Sequence[str]) -> dict[str, Answer]:
+        """Those of these channels that do not answer, nor any of their mirrors, within seconds; and how they do not."""
         places = {url: self._places(url) for url in urls if url.startswith(("http://", "https://"))}
         answers = await ask(list(dict.fromkeys(place for several in places.values() for place in several)), self.route)
         by_place = {answer.url: answer for answer in answers}
         self._choose_mirrors(by_place)
         failed = {url: _worst([by_place[place] for place in several]) for url, several in places.items()}
-        if faults := {url: answer for url, answer in failed.items() if answer is not None}:
-            raise unreached(faults, of=len(urls))
+        return {url: answer for url, answer in failed.items() if answer is not None}
 
     def client(self, urls: Iterable[str] = (), *, timeout_s: int = PACKAGE_S) -> Client:
         """What rattler fetches with. ``urls``: of what is to be fetched, for credentials that were kept with a lock.
