@@ -65,7 +65,7 @@ def _together(first: Dependency, second: Dependency) -> Dependency:
         return second
     versions = [version for version in (first.version, second.version) if version not in ("", "*")]
     update = {
-        "version": ",".join(dict.fromkeys(versions)),
+        "version": ",".join(dict.fromkeys(versions)) or second.version,
         "build": second.build or first.build,
         "conda_channel": second.conda_channel or first.conda_channel,
         "extras": sorted({*first.extras, *second.extras}),

@@ -11,7 +11,7 @@ from jupyter_agent.environments.definitions import Definition
 from jupyter_agent.environments.reading import load_yaml
 from jupyter_agent.environments.requirements import Requirements
 from jupyter_agent.environments.specs.asking import Asking
-from jupyter_agent.environments.specs.matchspecs import PLATFORMS, check_channel
+from jupyter_agent.environments.specs.matchspecs import PLATFORMS, check_channel, wanted
 from jupyter_agent.environments.specs.selectors import selected
 from jupyter_agent.errors import InvalidInput
 
@@ -80,7 +80,9 @@ def _read_on(definition: Definition, platform: str, found: Read) -> None:
     for line in requirements.lines:
         asking.add_pip(line)
     if requirements.lines and not asking.asks_for("pip", manager="conda"):
-        asking.add_conda("pip *")  # as conda_lock writes what it adds: the content hash is over it
+        asking.add_conda("pip *")
+    elif requirements.lines:  # conda_lock adds it all the same, and its content hash is over that
+        asking.asked.append(wanted("pip *", name).asked)
     channels, default = _channels(value, name)
     _merge(found.listed, channels)
     _merge(found.channels, [*channels, *asking.channels])
