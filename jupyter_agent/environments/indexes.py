@@ -45,6 +45,22 @@ def uv_environment(environ: Mapping[str, str], *, cache: Path, pip_files: list[P
     return {"UV_CACHE_DIR": str(cache), **certificates, **translated, **chosen, **own}
 
 
+PYPI = "https://pypi.org/simple"
+
+
+def public_first(uv: Mapping[str, str]) -> dict[str, str]:
+    """The same environment for uv, but folders of this machine are asked after all others: for what is to be shared.
+
+    Of a version that several indexes have uv takes the first one's, with its URL. Where the order was chosen, because
+    the first index that has a package is the only one to be trusted with it, it stays.
+    """
+    given = [*uv.get("UV_INDEX", "").split(), uv.get("UV_DEFAULT_INDEX") or PYPI]
+    if uv.get("UV_INDEX_STRATEGY") != "unsafe-best-match" or "UV_EXTRA_INDEX_URL" in uv or "UV_INDEX_URL" in uv:
+        return dict(uv)
+    ordered = sorted(given, key=lambda index: index.startswith(("file:", "/", ".")))
+    return {**uv, "UV_INDEX": " ".join(ordered[:-1]), "UV_DEFAULT_INDEX": ordered[-1]}
+
+
 def uv_arguments(environ: Mapping[str, str], *, pip_files: list[Path] | None = None) -> list[str]:
     """What uv takes as an argument alone."""
     settings = pip_settings(environ, pip_config_files(environ) if pip_files is None else pip_files)

@@ -105,7 +105,7 @@ class _Locking:
         """The lock's text."""
         solver = Solver(self.spec.source, self.access.channels(self.channels), self.access.gateway(), self.access)
         packages = Packages(solver, self.access, self.tell)
-        uv = Uv({**os.environ, **self.access.variables}, cache=self.access.settings.cache / "uv")
+        uv = Uv({**os.environ, **self.access.variables}, cache=self.access.settings.cache / "uv", sharing=True)
         resolver = Resolver(self.spec, uv, self.access.offline)
         one = _Platforms(self.spec, solver, packages, resolver, self.tell)
         found = await one.locked(sorted(self.spec.asked.platforms))

@@ -120,11 +120,14 @@ class _Candidate:
             return None
         return cls(url, sha256, str(version), build, tags) if sha256 else None
 
-    def rank(self, order: Mapping[Tag, int]) -> tuple[int, tuple[int, str]] | None:
-        """The lower the better: by tags, then by the higher build number; ``None``: it does not run there."""
+    def rank(self, order: Mapping[Tag, int]) -> tuple[int, int, str, bool] | None:
+        """The lower the better: by tags, the higher build number, and not from a folder of this machine.
+
+        ``None``: it does not run there.
+        """
         place = min((order[tag] for tag in self.tags if tag in order), default=None)
         number, suffix = (int(self.build[0]), str(self.build[1])) if self.build else (-1, "")
-        return None if place is None else (place, (-number, suffix))
+        return None if place is None else (place, -number, suffix, self.url.startswith("file:"))
 
 
 SECRETS = re.compile(
