@@ -101,8 +101,11 @@ def test_a_package_and_a_notebook_run_in_what_their_file_asks_for(
     package = make_package(
         tmp_path / "script", {"main.py": PREFIX, "environment.yml": text}, openiap={"language": "python"}
     )
+    alone = made(agent, "environments", name="environment.yml", text=text)
     first = run(agent, package)
+    assert "Solved" not in printed(agent, first["id"], "agent"), "all that is needed was asked for"
     prefix, active = told(agent, first)
+    assert alone["results"]["environment"] == first["environment"]
     assert (Path(prefix).name, active) == (first["environment"], prefix)
     before = time.monotonic()
     assert told(agent, run(agent, package)) == [prefix, prefix]

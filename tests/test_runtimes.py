@@ -17,11 +17,13 @@ import pytest
 
 from jupyter_agent import processes, runtimes
 from jupyter_agent.environments import Environments
+from jupyter_agent.environments.definitions import Definition, Kind
 from jupyter_agent.errors import InvalidInput
 from jupyter_agent.packages import Preparations
 from jupyter_agent.runs import Limits, OutputLog, Run, Supervisor
 from jupyter_agent.runtimes import Site, Task, runtime_for
 from jupyter_agent.runtimes.notebook import spec_file
+from jupyter_agent.runtimes.places import IPYKERNEL, _asks_for
 from jupyter_agent.state import RunRow, RunState, State, new_run_id, now
 
 SIX = "six==1.16.0\n"
@@ -261,3 +263,16 @@ def test_an_unknown_language_is_told() -> None:
     with pytest.raises(InvalidInput, match=r"^Packages in cobol cannot be run here: there are dotnet, exec, .*\.$"):
         runtime_for("cobol")
     assert {"notebook", "python"} <= set(runtimes.certain_languages()) <= set(runtimes.languages())
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [("- ipykernel", True), ("  - ipykernel=6.29 # a comment", True), ("  - 'ipykernel >=6'", True),
+     ("- conda-forge::ipykernel", True), ("- conda-forge/linux-64::ipykernel", True), ("- ipykernel-extra", False),
+     ("- ipykernel.extra", False), ("- my-ipykernel", False), ("- ipykernel  # [win]", False),
+     ("# - ipykernel", False), ("\n" * 900_000, False)],
+)  # fmt: skip
+def test_what_is_asked_for_is_not_asked_for_again(line: str, seen: bool) -> None:  # noqa: FBT001 - a parameter
+    definition = Definition("environment.yml", Kind.CONDA, f"dependencies:\n- python\n{line}\n")
+    assert _asks_for(definition, IPYKERNEL) is seen
+    assert not _asks_for(Definition("requirements.txt", Kind.REQUIREMENTS, "- ipykernel"), IPYKERNEL)

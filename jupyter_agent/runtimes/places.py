@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ IN_ENVIRONMENTS = ("notebook", "python")
 NOTHING = ("requirements.txt", "")
 """What a package asks for that has no file which says so: an environment without any package."""
 
+PYTHON = "python"
+
 IPYKERNEL = "ipykernel >=6.29"
 """As conda and pip both write it."""
 
@@ -27,18 +30,27 @@ SIGNS = ("conda-meta", "pyvenv.cfg")
 NO_KERNEL = "A notebook needs ipykernel in its environment, and {where} has none: {what}."
 
 
-async def environment_of(
-    task: Task, site: Site, run: Teller, *, needs: Sequence[str] = (), requires: Sequence[str] = ()
-) -> Environment | None:
+async def environment_of_script(task: Task, site: Site, run: Teller) -> Environment | None:
     """The environment for a task, held until its run is over; ``None`` for our own interpreter.
 
-    What it holds besides what was asked for: ``needs`` where conda makes it, ``requires`` however it is made, as pip
-    writes it; neither in one that exists or is locked.
+    Raises ``InvalidInput`` for one without Python.
     """
     definition = await asyncio.to_thread(_definition, task)
+    needs = (PYTHON,) if definition is not None and definition.conda() else ()
+    environment = await _environment(task, site, run, definition, needs)
+    if environment is not None and not await asyncio.to_thread(environment.python.exists):
+        where = definition.name if definition is not None else task.environment
+        raise InvalidInput(f"There is no Python in the environment of {where}: add `python` to what it asks for.")
+    return environment
+
+
+async def _environment(
+    task: Task, site: Site, run: Teller, definition: Definition | None, needs: Sequence[str]
+) -> Environment | None:
+    """``needs`` are what it is to hold, besides what it is asked for, where something can be added."""
     if definition is None:
         return await existing(site.environments, task.environment, tag=task.tag) if task.environment else None
-    extra = () if is_given(definition) else (*(needs if definition.conda() else ()), *requires)
+    extra = () if is_given(definition) else tuple(need for need in needs if not _asks_for(definition, need))
     return await site.environments.ensure(
         definition, extra=extra, teller=run, tag=task.tag, from_pypi=task.from_pypi, offline=task.offline
     )
@@ -49,7 +61,7 @@ async def environment_of_notebook(task: Task, site: Site, run: Teller) -> Enviro
     definition = await asyncio.to_thread(_definition, task)
     if definition is not None and is_given(definition) and "ipykernel" not in definition.text:
         raise InvalidInput(NO_KERNEL.format(where=definition.name, what="lock it together with ipykernel"))
-    environment = await environment_of(task, site, run, requires=(IPYKERNEL,))
+    environment = await _environment(task, site, run, definition, (IPYKERNEL,))
     if environment is not None and not await asyncio.to_thread(_has_kernel, environment):
         where = definition.name if definition is not None else task.environment
         raise InvalidInput(NO_KERNEL.format(where=where, what="install it there, or run the notebook in another one"))
@@ -74,6 +86,16 @@ def _is_prefix(wanted: str) -> bool:
     if "\0" in wanted or not os.path.isabs(wanted):  # noqa: PTH117 - it may be no path
         return False
     return any(os.path.exists(os.path.join(wanted, sign)) for sign in SIGNS)  # noqa: PTH110, PTH118 - it may be too long
+
+
+def _asks_for(definition: Definition, need: str) -> bool:
+    """Whether conda would add nothing for it: then what was made of the file alone is what is needed.
+
+    A line for some systems only (``# [win]``) does not count, nor what is not seen at a glance.
+    """
+    name = re.escape(need.split(maxsplit=1)[0])
+    line = rf"^[ \t]*-[ \t]+[\"']?([\w./-]+::)?{name}(?![\w.-])(?!.*#[ \t]*\[)"
+    return definition.kind is Kind.CONDA and re.search(line, definition.text, re.MULTILINE) is not None
 
 
 def definition_in(wanted: str) -> Definition | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import dataclass
 
-from jupyter_agent.errors import InvalidInput
 from jupyter_agent.processes import Command
 from jupyter_agent.runs import Prepared
 from jupyter_agent.runtimes.base import Site, Task, Teller
-from jupyter_agent.runtimes.places import environment_of, mark_of
+from jupyter_agent.runtimes.places import environment_of_script, mark_of
 from jupyter_agent.runtimes.tools import Tool
 
 
@@ -27,9 +25,7 @@ class Python:
 
     async def prepare(self, task: Task, site: Site, run: Teller) -> Prepared:
         """The script, unbuffered: what it prints is to be seen when it prints it."""
-        environment = await environment_of(task, site, run, needs=("python",))
-        if environment is not None and not await asyncio.to_thread(environment.python.exists):
-            raise InvalidInput("The environment of this package holds no Python: add `python` to what it asks for.")
+        environment = await environment_of_script(task, site, run)
         python = str(environment.python) if environment else sys.executable
         variables = {**(environment.variables(task.env) if environment else task.env), "PYTHONUNBUFFERED": "1"}
         return Prepared(
