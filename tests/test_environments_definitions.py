@@ -239,6 +239,23 @@ def test_files_that_are_small_are_not_when_they_are_many(tmp_path: Path) -> None
         Definition.read(tmp_path / "requirements.txt")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("environment.yml", "name: \ud800\n" + PLAIN, "give whole characters"),
+        ("environment.yml", PLAIN + "\0", "NUL"),
+        ("environment.yml", PLAIN + "#" * 1_000_000, "more than 1 MB"),
+        ("conda-lock.yml", "#" * 32_000_001, "more than 32 MB"),
+        ("a\nb.yml", PLAIN, "cannot be shown"),
+        ("", PLAIN, "cannot be shown"),
+    ],
+)
+def test_a_text_without_a_file_is_held_to_the_same(name: str, text: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Definition.of(name, text)
+    assert sentence in str(caught.value)
+
+
 def test_lines_end_the_same_on_every_system(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_bytes(b"\xef\xbb\xbfdependencies:\r\n- a\r\n")
     (tmp_path / "b.yml").write_bytes(b"dependencies:\n- a\n")

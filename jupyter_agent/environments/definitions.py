@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from jupyter_agent.environments.reading import load_yaml, read_text, spans
+from jupyter_agent.environments.reading import load_yaml, read_text, spans, text_of
 from jupyter_agent.environments.requirements import INCLUDES, MOST_BYTES, Requirements, gathered, option_of
 from jupyter_agent.errors import AgentError, InvalidInput
 
@@ -80,10 +80,10 @@ class Definition:
         Raises ``NotFound`` where there is no such file, ``InvalidInput`` for what is none of the files known here.
         """
         _check_name(path.name)
-        most = MOST_LOCK_BYTES if _is_lock_name(path.name) else MOST_BYTES
-        made = cls.of(path.name, read_text(path, most_bytes=most, within=within))
+        text = read_text(path, most_bytes=_most_bytes(path.name), within=within)
+        made = cls(path.name, kind_of(path.name, text), text)
         included: dict[str, str] = {}
-        for text in made._including():  # noqa: SLF001 - one of ours
+        for text in made._including():
             more = gathered(text, path.name, folder=path.parent, within=within or path.parent)
             included.update(more)
         return cls(made.name, made.kind, made.text, included)
@@ -92,7 +92,12 @@ class Definition:
     def of(cls, name: str, text: str) -> Self:
         """One that has a name and a text but no folder, so that it can include nothing. Raises ``InvalidInput``."""
         _check_name(name)
-        return cls(name, kind_of(name, text), text)
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:  # half a character, as JSON may hold it
+            raise InvalidInput(f"{name} cannot be read as text ({error.reason}): give whole characters.") from error
+        checked = text_of(data, name, most_bytes=_most_bytes(name))
+        return cls(name, kind_of(name, checked), checked)
 
     @property
     def digest(self) -> str:
@@ -159,6 +164,10 @@ def kind_of(name: str, text: str) -> Kind:
 def _check_name(name: str) -> None:
     if not name or not name.isprintable():
         raise InvalidInput(f"The file's name {name[:60]!r} cannot be shown: give it one of letters and digits.")
+
+
+def _most_bytes(name: str) -> int:
+    return MOST_LOCK_BYTES if _is_lock_name(name) else MOST_BYTES
 
 
 def _is_lock_name(name: str) -> bool:

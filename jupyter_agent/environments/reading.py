@@ -96,7 +96,7 @@ def spans(text: str, keys: Sequence[str]) -> list[tuple[int, int]]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 return []
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeError):
         return []
     return found
 
