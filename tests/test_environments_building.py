@@ -173,6 +173,17 @@ async def test_verify_names_every_changed_file_and_its_package(place: Place, tmp
     assert run_in(again, "-c", "import sample.other; print(sample.other.A)") == "1"
 
 
+async def test_records_that_cannot_be_understood_are_faults(place: Place, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    await place.build(prefix, wheel(tmp_path, "other", {"other.py": ""}))
+    for number, junk in enumerate(("", "[]", "[" * 100_000, '{"name": "x"}', '{"paths_data": {"paths": [1]}}')):
+        (prefix / "conda-meta" / f"junk-{number}-0.json").write_text(junk)
+    record = f"lib/python3.11/{SITE}/other-1.0.dist-info/RECORD"
+    (prefix / record).unlink()
+    found = await faults_of(place, prefix)
+    assert [path for path, _ in found] == [*(f"conda-meta/junk-{number}-0.json" for number in range(5)), record]
+
+
 async def test_a_cache_that_misses_a_file_is_healed(place: Place, tmp_path: Path) -> None:
     entry = Entry.of(package(tmp_path / "made", "sample", SAMPLE, version="4.0"))
     await place.build(tmp_path / "one", entry)

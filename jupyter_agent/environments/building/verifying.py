@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 import json
 import os
@@ -10,12 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_agent.environments.building.compiled import SUMS, Store
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.work.jobs import VerifyJob
 from jupyter_agent.errors import NotFound
+
+if TYPE_CHECKING:
+    from jupyter_agent.environments.building.wheels import Entry
 
 MISSING = "is missing"
 CHANGED = "is not what its package has (sha256)"
@@ -74,16 +78,25 @@ def conda_faults(
 
 
 def _package_faults(file: Path, prefix: Path, only: frozenset[str] | None) -> Iterator[Fault]:
-    try:
-        record = json.loads(file.read_bytes())
-        name, entries = str(record["name"]), record["paths_data"]["paths"]
-    except (OSError, ValueError, KeyError, TypeError):
-        yield Fault(f"conda-meta/{file.name}", file.stem, UNKNOWN)
-        return
-    if only is None or name in only:
+    record = _record(file)
+    name = str(record.get("name") or file.stem)
+    paths = record.get("paths_data")
+    entries = paths.get("paths") if isinstance(paths, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "_path" in entry for entry in entries):
+        yield Fault(f"conda-meta/{file.name}", name, UNKNOWN)
+    elif only is None or name in only:
         for entry in entries:
             if what := _fault(f"{prefix}/{entry['_path']}", entry):
-                yield Fault(entry["_path"], name, what)
+                yield Fault(str(entry["_path"]), name, what)
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """A file of conda-meta; empty when it is none that can be understood."""
+    try:
+        record = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _fault(path: str, entry: dict[str, Any]) -> str | None:
@@ -113,27 +126,37 @@ def _sha256(path: str) -> str:
 
 
 def _pip_faults(prefix: Path) -> Iterator[Fault]:
-    from jupyter_agent.environments.building.wheels import by_uv  # noqa: PLC0415 - a build may have no pip part
+    from jupyter_agent.environments.building.wheels import by_uv, entries  # noqa: PLC0415 - not every build needs it
 
-    for name, entries in by_uv(prefix):
-        for entry in entries:
-            try:
-                if entry.is_changed(prefix):
-                    yield Fault(entry.path, name, CHANGED)
-            except FileNotFoundError:
-                yield Fault(entry.path, name, MISSING)
-            except OSError:
-                yield Fault(entry.path, name, UNREADABLE)
+    for place in by_uv(prefix):
+        name = place.name.removesuffix(".dist-info")
+        try:
+            files = list(entries(place, place.parent.relative_to(prefix).as_posix()))
+        except (OSError, ValueError, csv.Error):
+            yield Fault((place / "RECORD").relative_to(prefix).as_posix(), name, UNKNOWN)
+            continue
+        for entry in files:
+            if what := _wheel_fault(entry, prefix):
+                yield Fault(entry.path, name, what)
+
+
+def _wheel_fault(entry: Entry, prefix: Path) -> str | None:
+    try:
+        return CHANGED if entry.is_changed(prefix) else None
+    except FileNotFoundError:
+        return MISSING
+    except OSError:
+        return UNREADABLE
 
 
 def _bytecode_faults(prefix: Path, cache: Path) -> Iterator[Fault]:
     """Of bytecode that is the very file of the store: one that was changed in place, here or in another prefix."""
     for file in sorted((prefix / "conda-meta").glob("python-*.json")):
-        record = json.loads(file.read_bytes())
+        record = _record(file)
         store = Store.known(cache / "compiled", str(record.get("sha256") or record.get("md5")))
         if store is not None:
             for other in sorted((prefix / "conda-meta").glob("*.json")):
-                yield from _changed_bytecode(store, json.loads(other.read_bytes()), prefix)
+                yield from _changed_bytecode(store, _record(other), prefix)
 
 
 def _changed_bytecode(store: Store, record: dict[str, Any], prefix: Path) -> Iterator[Fault]:

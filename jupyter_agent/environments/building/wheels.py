@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import os
@@ -97,14 +98,13 @@ def entries(place: Path, site: str) -> Iterator[Entry]:
                 yield Entry(posixpath.normpath(posixpath.join(site, path)), digest.removeprefix("sha256="), size)
 
 
-def by_uv(prefix: Path) -> Iterator[tuple[str, list[Entry]]]:
-    """Name and files of each package that uv has put into a prefix, wherever its Python has its packages."""
+def by_uv(prefix: Path) -> Iterator[Path]:
+    """The ``.dist-info`` of each package that uv has put into a prefix, wherever its Python has its packages."""
     where = "Lib/site-packages" if os.name == "nt" else "lib/*/site-packages"
-    for place in prefix.glob(f"{where}/*.dist-info"):
-        installer = place / "INSTALLER"
-        if installer.is_file() and installer.read_text(encoding="utf-8").strip() == "uv":
-            site = place.parent.relative_to(prefix).as_posix()
-            yield place.name.removesuffix(".dist-info"), list(entries(place, site))
+    for place in sorted(prefix.glob(f"{where}/*.dist-info")):
+        with contextlib.suppress(OSError):
+            if (place / "INSTALLER").read_bytes().strip() == b"uv":
+                yield place
 
 
 def _is_changed(files: Iterable[Entry], prefix: Path) -> bool:
