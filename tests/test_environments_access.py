@@ -8,16 +8,20 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rattler.platform.subdir import SubdirLiteral
 
+from jupyter_agent import processes
 from jupyter_agent.environments.access import Access, condarc, translated
 from jupyter_agent.environments.access.credentials import anaconda_tokens, hidden, parted
 from jupyter_agent.environments.access.inheriting import inherited
 from jupyter_agent.environments.access.reaching import Route, ask
-from jupyter_agent.environments.work.jobs import Settings
+from jupyter_agent.environments.definitions import Definition
+from jupyter_agent.environments.work.jobs import BuildJob, LockJob, Settings
+from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import (
     AccessDenied,
     AgentError,
@@ -592,3 +596,71 @@ async def _installed(access: Access, url: str, prefix: Path) -> None:
         )
     except Exception as error:
         raise translated(error) from error
+
+
+# -- All of it: locked and built
+
+
+async def test_no_credentials_are_in_a_lock_and_a_build_has_them_all_the_same(
+    machine: Machine, channel: Path, tmp_path: Path
+) -> None:
+    with serving(channel, Trouble(wanted=BASIC)) as server:
+        file = tmp_path / "environment.yml"
+        given = server.url.replace("://", "://maria:s3cret%2F%25@")
+        file.write_text(f"channels: ['{given}', nodefaults]\ndependencies: [python, wcwidth]\n")
+        listener = Listener()
+        job = LockJob(
+            Definition.read(file), (), (), tmp_path / "conda-lock.yml", from_pypi=False, settings=machine.settings
+        )
+        environ = {**processes.inherited_environment(), **machine.environ}
+        await work(job, environ=environ, teller=listener, tag="lock")
+        text = job.out.read_text()
+        assert server.url in text
+        assert "s3cret" not in text
+        assert "maria" not in text
+        prefix = tmp_path / "prefix"
+        await work(BuildJob(job.out, prefix, machine.settings), environ=environ, teller=listener, tag="build")
+        assert (prefix / "bin" / "python").exists()
+        for place in (prefix / "conda-meta", prefix / "lock"):
+            assert not any(b"s3cret" in entry.read_bytes() for entry in place.iterdir() if entry.is_file())
+        assert "s3cret" not in str(listener)
+        # another who has not the credentials is told so
+        other = Settings(cache=tmp_path / "other", channels=tmp_path / "channels")
+        with pytest.raises(AccessDenied):
+            await work(BuildJob(job.out, tmp_path / "p", other), environ=environ, teller=listener, tag="build")
+
+
+async def test_offline_a_build_says_what_is_missing(machine: Machine, channel: Path, tmp_path: Path) -> None:
+    with serving(channel) as server:
+        file = tmp_path / "environment.yml"
+        file.write_text(f"channels: ['{server.url}', nodefaults]\ndependencies: [wcwidth]\n")
+        settings = machine.settings
+        job = LockJob(Definition.read(file), (), (), tmp_path / "conda-lock.yml", from_pypi=False, settings=settings)
+        environ = {**processes.inherited_environment(), **machine.environ}
+        await work(job, environ=environ, teller=Listener(), tag="lock")
+        offline = replace(settings, offline=True)
+        with pytest.raises(Unavailable, match=r"offline.*wcwidth"):
+            await work(BuildJob(job.out, tmp_path / "p", offline), environ=environ, teller=Listener(), tag="build")
+        assert job.out.read_text()
+        again = replace(job, out=tmp_path / "again.yml", settings=offline)
+        server.seen.clear()
+        await work(again, environ=environ, teller=Listener(), tag="lock")
+        assert again.out.read_text() == job.out.read_text()
+        assert not server.seen
+
+
+async def test_a_build_whose_server_stumbles(machine: Machine, channel: Path, tmp_path: Path) -> None:
+    with serving(channel) as server:
+        file = tmp_path / "environment.yml"
+        file.write_text(f"channels: ['{server.url}', nodefaults]\ndependencies: [wcwidth]\n")
+        settings = machine.settings
+        job = LockJob(Definition.read(file), (), (), tmp_path / "conda-lock.yml", from_pypi=False, settings=settings)
+        environ = {**processes.inherited_environment(), **machine.environ}
+        await work(job, environ=environ, teller=Listener(), tag="lock")
+        server.trouble.status, server.trouble.times = 503, 2
+        await work(BuildJob(job.out, tmp_path / "p", settings), environ=environ, teller=Listener(), tag="build")
+        fresh = Settings(cache=tmp_path / "other", channels=tmp_path / "channels")
+        server.trouble.times, server.trouble.cut, server.trouble.status = 1 << 20, True, 0
+        with pytest.raises(AgentError) as caught:
+            await work(BuildJob(job.out, tmp_path / "q", fresh), environ=environ, teller=Listener(), tag="build")
+        assert isinstance(caught.value, Unavailable), repr(caught.value)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RETRIES = 3
 """Of a request that failed in a way that may pass, with growing pauses: about 3 s in all."""
 
-INDEX_S, PACKAGE_S = 600, 3 * 3600
+INDEX_S, PACKAGE_S = 300, 3 * 3600
 """For one whole request: rattler itself would wait for ever for a place that has stopped to answer."""
 
 OFFLINE = "nothing is fetched while offline"
