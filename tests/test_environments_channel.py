@@ -24,8 +24,9 @@ from jupyter_agent.environments.channel.making import FORM
 from jupyter_agent.environments.channel.repodata import write_index
 from jupyter_agent.environments.channel.wheels import Wheel
 from jupyter_agent.environments.work.jobs import ChannelJob, Settings
-from jupyter_agent.errors import Conflict, InvalidInput, NotFound
+from jupyter_agent.errors import Conflict, Failed, InvalidInput, NotFound, Unavailable
 from tests.channels import Silent, contents, installed, pip_wheel_in, recorded, records, wheel
+from tests.conftest import small_file_system
 
 TAG = "tests-of-the-channel"
 
@@ -456,6 +457,30 @@ class TestMaking:
         asked = tuple(str(tmp_path / name) for name in ("environment.yml", "requirements.txt"))
         await run(ChannelJob(asked, tmp_path / "made", python=False, settings=settings(tmp_path)), Silent())
         assert set(records(tmp_path / "made")) == {"msgpack", "msgpack-python", "plain", "zlib"}
+
+    async def test_a_full_disk_is_told_and_nothing_is_left(self, tmp_path: Path) -> None:
+        file = wheel(tmp_path / "w", files={"thing/large.bin": os.urandom(6 << 20)})
+        with small_file_system(tmp_path / "small", "size=8m") as place:
+            with pytest.raises(Failed, match=r"No space left|could not fetch"):
+                await run(ChannelJob((str(file),), place / "made", python=False, settings=settings(tmp_path)), Silent())
+            assert names_in(place) == []
+
+    async def test_offline_only_folders_of_this_machine_are_looked_at(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = wheel(tmp_path / "w", "at_hand")
+        monkeypatch.setenv("PIP_FIND_LINKS", f"{file.parent} https://example.invalid/wheels")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        offline = replace(settings(tmp_path), offline=True)
+        await run(ChannelJob(("at-hand",), tmp_path / "made", python=False, settings=offline), Silent())
+        assert set(records(tmp_path / "made")) == {"at-hand"}
+        with pytest.raises(Unavailable, match="is offline"):
+            await run(ChannelJob(("six",), tmp_path / "other", python=False, settings=offline), Silent())
+
+    async def test_a_wheel_cannot_take_the_place_of_the_interpreter(self, tmp_path: Path) -> None:
+        file = wheel(tmp_path / "w", "python")
+        with pytest.raises(InvalidInput, match="that of the interpreter itself"):
+            await run(ChannelJob((str(file),), tmp_path / "made", python=False, settings=settings(tmp_path)), Silent())
 
     def test_memory_does_not_grow_with_a_file(self, tmp_path: Path) -> None:
         """Contents are streamed: 300 MB go through with a small part of it in memory."""

@@ -8,9 +8,10 @@ what an environment is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agent import processes
@@ -20,6 +21,7 @@ from jupyter_agent.environments.channel.fetching import fetch
 from jupyter_agent.environments.channel.making import Order, limits, make
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.work.jobs import ChannelJob, Settings
+from jupyter_agent.errors import Failed
 from jupyter_agent.processes.environment import TAG
 
 if TYPE_CHECKING:
@@ -34,7 +36,11 @@ async def run(job: ChannelJob, tell: Teller) -> dict[str, Any]:
     Requirements are requirements as in requirements.txt, paths of such files, of environment.yml and the like, and of
     wheels. A channel that was made in the folder before is replaced, once the new one is there.
     """
-    tag = _tag()
+    with _told():
+        return await _run(job, tell, _tag())
+
+
+async def _run(job: ChannelJob, tell: Teller, tag: str) -> dict[str, Any]:
     place = job.folder.absolute()
     places.check_place(place)
     own = await host.host(tag=tag)
@@ -43,7 +49,8 @@ async def run(job: ChannelJob, tell: Teller) -> dict[str, Any]:
         tell.note(note)
     with places.scratch(place.parent) as folder:
         environ = processes.inherited_environment()
-        files = await fetch(asked.wanted, folder / "pip", environ=environ, tell=tell, tag=tag)
+        offline = job.settings.offline
+        files = await fetch(asked.wanted, folder / "pip", environ=environ, tell=tell, tag=tag, offline=offline)
         order = Order(own, tuple(files), asked.wanted, asked.aliases, asked.empty, python=bool(job.python))
         made = await make(order, folder / "channel", tell=tell, tag=tag)
         await asyncio.to_thread(places.replace, folder / "channel", place)
@@ -61,7 +68,8 @@ async def stand_in(spec: Spec, platform: str, *, settings: Settings, tell: Telle
     from jupyter_agent.environments.channel.standing import channel_for  # noqa: PLC0415 - loads rattler
 
     words = spec.conda.get(platform, ())
-    return (await channel_for(words, platform, settings=settings, tell=tell, tag=_tag())).as_uri()
+    with _told():
+        return (await channel_for(words, platform, settings=settings, tell=tell, tag=_tag())).as_uri()
 
 
 def stand_in_words(words: Iterable[str]) -> list[str]:
@@ -69,6 +77,19 @@ def stand_in_words(words: Iterable[str]) -> list[str]:
     from jupyter_agent.environments.channel.translation import plain  # noqa: PLC0415 - loads rattler
 
     return plain(words)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Say in a sentence what the system did not do: a full disk, a folder that may not be written."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise Failed(
+            f"The channel could not be made: {error.strerror or error}{where}. Nothing of it was left; make room, or "
+            "name another folder."
+        ) from error
 
 
 def _tag() -> str:

@@ -93,5 +93,5 @@ def _conda_file(definition: Definition, own: Host) -> Asking:
     spec = parse(definition, platforms=(own.target.subdir,))
     asked = translate(spec.conda.get(own.target.subdir, ()), python=own.version)
     lines = (*(one.line() for one in asked.asked), *spec.pip.get(own.target.subdir, ()))
-    aliases = tuple(Alias(one.name, one.project) for one in asked.asked if one.name != one.project)
+    aliases = tuple({Alias(one.name, one.project): None for one in asked.asked if one.name != one.project})
     return Asking(Wanted(lines, spec.pip_constraints, spec.pip_options), aliases, asked.empty, asked.notes)

@@ -5,6 +5,7 @@ Nothing is ever built: only wheels are taken, and they are not run.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from jupyter_agent import processes
-from jupyter_agent.environments.indexes import without_credentials
+from jupyter_agent.environments.indexes import pip_config_files, pip_settings, without_credentials
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.errors import Failed, InvalidInput, NotFound, Unavailable
 
@@ -93,11 +94,13 @@ class _Seen:
             self.tell.note(without_credentials(line.strip()))
 
 
-async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tell: Teller, tag: str) -> list[Path]:
+async def fetch(
+    wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tell: Teller, tag: str, offline: bool = False
+) -> list[Path]:
     """The wheels for ``wanted`` and what they need, in the new ``folder``, for the running interpreter.
 
-    Raises ``InvalidInput`` for what cannot be had together, ``NotFound`` for what no index has as a wheel,
-    ``Unavailable`` when no index can be reached.
+    ``offline``: from this machine's folders alone. Raises ``InvalidInput`` for what cannot be had together, ``NoWheel``
+    for what no index has as a wheel, ``Unavailable`` when no index can be reached.
     """
     wanted.requirements()
     wheels = _prepared(wanted, folder)
@@ -107,6 +110,8 @@ async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tel
         *("--requirement", str(folder / ASKED), "--constraint", str(folder / LIMITS)),
     )
     chosen = {name: value for name, value in environ.items() if name not in NOT_OURS}
+    if offline:
+        chosen |= _local_alone(environ)
     done = await processes.run(
         processes.Command(argv, folder, chosen | {"PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}),
         tag=tag,
@@ -114,8 +119,21 @@ async def fetch(wanted: Wanted, folder: Path, *, environ: Mapping[str, str], tel
         timeout_s=TIMEOUT_S,
     )
     if not done.exit.ok:
-        raise failure(done.output)
+        error = failure(done.output)
+        if offline and isinstance(error, NoWheel):
+            raise Unavailable(
+                f"jupyter_agent is offline, and no folder that pip knows (find-links) has a wheel of "
+                f"{error.requirement}."
+            )
+        raise error
     return sorted(wheels.glob("*.whl"))
+
+
+def _local_alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """Settings under which pip looks into the folders that it is configured to, and nowhere else."""
+    links = pip_settings(environ, pip_config_files(environ)).get("find-links", "").split()
+    folders = [link for link in links if link.startswith(("/", "file:", "."))]
+    return {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": " ".join(folders)}
 
 
 def _prepared(wanted: Wanted, folder: Path) -> Path:

@@ -26,6 +26,10 @@ FORM = "1"
 """Of what is made of a wheel and an interpreter: another one gives packages of another build, another channel."""
 
 
+OURS = ("python", "python-abi")
+"""Packages of the channel that come from no wheel."""
+
+
 @dataclass(frozen=True)
 class Alias:
     """A package under conda's ``name`` that needs what PyPI calls ``requirement`` (``torch``, ``black[jupyter]``)."""
@@ -58,6 +62,9 @@ async def make(order: Order, folder: Path, *, tell: Teller, tag: str) -> list[Ar
     for subdir in subdirs:
         (folder / subdir).mkdir(parents=True)
     read = await asyncio.to_thread(lambda: [Wheel.read(file) for file in order.files])
+    for wheel in read:
+        if wheel.name in OURS:
+            raise wheels.refused(wheel.file, "its name is that of the interpreter itself")
     packages = [*stand_ins(read, order)]
     if order.python:
         pip = next((wheel.file for wheel in read if wheel.name == "pip"), None)
@@ -156,7 +163,8 @@ def stand_ins(read: list[Wheel], order: Order) -> Iterator[Package]:
             extras = [dependencies.extra_name(found.name, extra) for extra in sorted(requirement.extras)]
             yield _empty(alias.name, found.version, [_exactly(found), *extras])
     for name, version in order.empty:
-        yield _empty(name, version, [])
+        if name not in known:
+            yield _empty(name, version, [])
     if order.python:
         short = target.python.replace(".", "")
         yield _empty("python_abi", target.python, [f"python {target.python}.*"], build=f"0_cp{short}")

@@ -85,7 +85,7 @@ async def _known_or_made(
 async def _made(asked: Translation, own: Host, channels: Path, *, tell: Teller, tag: str) -> Path:
     with places.scratch(channels) as folder:
         wanted, files = await _fetched(asked, folder, tell=tell, tag=tag)
-        aliases = tuple(Alias(one.name, one.project) for one in asked.asked if one.name != one.project)
+        aliases = tuple({Alias(one.name, one.project): None for one in asked.asked if one.name != one.project})
         order = Order(own, tuple(files), wanted, aliases, asked.empty)
         made = await make(order, folder / "channel", tell=tell, tag=tag)
         place = channels / _key(made)
