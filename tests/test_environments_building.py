@@ -184,6 +184,21 @@ async def test_records_that_cannot_be_understood_are_faults(place: Place, tmp_pa
     assert [path for path, _ in found] == [*(f"conda-meta/junk-{number}-0.json" for number in range(5)), record]
 
 
+async def test_after_a_power_cut_the_cache_is_held_against_its_hashes_once(tmp_path: Path) -> None:
+    made = package(tmp_path / "made", "data", {"share/data.txt": "right\n"}, noarch="generic")
+    job = BuildJob(lock(tmp_path / "l.yml", [Entry.of(made)]), tmp_path / "one", settings(tmp_path))
+    await do(job)
+    assert list((tmp_path / "cache" / "unsynced").iterdir()) == []
+    (tmp_path / "cache" / "pkgs" / "data-1.0-0" / "share" / "data.txt").write_text("holes\n")  # as long as before
+    await do(replace(job, prefix=tmp_path / "two"))
+    assert (tmp_path / "two" / "share" / "data.txt").read_text() == "holes\n"  # nothing says that it is not trusted
+    left = tmp_path / "cache" / "unsynced" / "left"
+    left.write_text("another start of the system")
+    await do(replace(job, prefix=tmp_path / "three"))
+    assert (tmp_path / "three" / "share" / "data.txt").read_text() == "right\n"
+    assert not left.exists()
+
+
 async def test_a_cache_that_misses_a_file_is_healed(place: Place, tmp_path: Path) -> None:
     entry = Entry.of(package(tmp_path / "made", "sample", SAMPLE, version="4.0"))
     await place.build(tmp_path / "one", entry)
@@ -192,6 +207,14 @@ async def test_a_cache_that_misses_a_file_is_healed(place: Place, tmp_path: Path
     await place.build(tmp_path / "two", entry)
     assert await faults_of(place, tmp_path / "two") == []
     assert len(bytecode(tmp_path / "two")) == len(bytecode(tmp_path / "one"))
+
+
+async def test_paths_that_no_program_could_use_are_refused(place: Place, tmp_path: Path) -> None:
+    for name in ("not-utf-8-\udce9", "a\nb", "x" * 300, "/".join(["x" * 200] * 6)):
+        with pytest.raises(InvalidInput, match="The path of the environment"):
+            await do(BuildJob(place.lock, tmp_path / name, place.settings))
+    with pytest.raises(InvalidInput, match="absolute"):
+        await do(BuildJob(place.lock, Path("relative"), place.settings))
 
 
 @pytest.mark.parametrize("name", ["with spaces and ümläute ☃", "x" * 180])

@@ -170,6 +170,10 @@ def _check_place(prefix: Path) -> None:
         raise InvalidInput(
             f"The path of the environment is too long ({len(os.fsencode(prefix))} bytes): use a shorter one."
         )
+    try:
+        str(prefix).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("The path of the environment is not UTF-8: use a home whose path is.") from error
     if "\n" in str(prefix):
         raise InvalidInput("The path of the environment has a line break in it, which programs in it cannot have.")
 

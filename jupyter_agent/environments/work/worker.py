@@ -35,7 +35,13 @@ async def work(job: Job, *, environ: Mapping[str, str], teller: Teller, tag: str
     """
     heard = _Heard(teller)
     with contextlib.ExitStack() as stack:
-        file = await asyncio.to_thread(stack.enter_context, _written(job))
+        try:
+            file = await asyncio.to_thread(stack.enter_context, _written(job))
+        except OSError as error:
+            reason = error.strerror or error
+            raise Failed(
+                f"Nothing can be written to the folder for temporary files ({reason}): free some space."
+            ) from error
         command = processes.Command(
             (sys.executable, "-P", "-m", "jupyter_agent.environments.work", str(file)), file.parent, dict(environ)
         )
