@@ -253,6 +253,7 @@ async def test_requests_for_one_environment_wait_for_one_another(
 
 async def test_a_half_made_prefix_is_built_again(environments: Environments, tmp_path: Path) -> None:
     made = await ensure(environments, "alpha")
+    await environments.release(ENV)
     (made.prefix / "ready").unlink()
     for module in made.prefix.glob("lib/python*/site-packages/alpha.py"):
         module.unlink()

@@ -578,6 +578,45 @@ async def test_conda_environments_from_their_file_to_their_end(channel: Path, tm
 
 
 @pytest.mark.timeout(600)
+async def test_two_processes_at_one_hash_and_two_hashes_on_a_cold_cache(channel: Path, tmp_path: Path) -> None:
+    store = tmp_path / "environments"
+    code = """
+import asyncio, os, sys
+from pathlib import Path
+from jupyter_agent.environments import Environments
+from jupyter_agent.environments.definitions import Definition
+from tests.test_environments import Told
+made = Environments(Path(sys.argv[1])).ensure(
+    Definition.of('environment.yml', sys.argv[2]), teller=Told(), tag=str(os.getpid())
+)
+print(asyncio.run(made).prefix)
+"""
+    texts = [definition(channel, *names).text for names in (("attrs",), ("attrs",), ("packaging",))]
+    others = [started(sys.executable, "-c", code, store, text) for text in texts]
+    said = [(await asyncio.to_thread(each.communicate))[0].splitlines() for each in others]
+    assert [each.returncode for each in others] == [0, 0, 0]
+    assert said[0][-1] == said[1][-1] != said[2][-1]
+    assert sum(line.startswith("Another run is making this environment") for line in said[0] + said[1]) == 1
+    environments = Environments(store)
+    for known in await environments.list():
+        if known.origin == "jupyter_agent":
+            assert await environments.verify(known.id) == []
+    assert folders(store) == {Path(said[0][-1]).name, Path(said[2][-1]).name}
+
+
+async def test_one_in_use_that_lost_its_marker_is_left_to_who_uses_it(environments: Environments, store: Path) -> None:
+    made = await ensure(environments, "alpha", tag=RUNS[1])
+    (made.prefix / "ready").unlink()
+    await environments.sweep()
+    again = await ensure(environments, "alpha", tag=RUNS[2])
+    assert again.prefix == store / f"{made.hash}.1"
+    assert ask(made.python, "import alpha; print(alpha.version)") == "2.0"
+    await environments.release(RUNS[1])
+    await environments.sweep()
+    assert folders(store) == {again.prefix.name}
+
+
+@pytest.mark.timeout(600)
 async def test_a_lock_is_written_once_and_used_as_it_is_given(channel: Path, tmp_path: Path) -> None:
     environments = Environments(tmp_path / "environments")
     asked = definition(channel, "attrs")

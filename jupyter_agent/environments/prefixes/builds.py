@@ -37,6 +37,8 @@ class Builds:
 
     async def build(self, order: Order, maker: Maker, locked: Locked) -> None:
         """Make a prefix of this hash; nothing is left of one that could not be."""
+        if any(state_of(prefix) == "changed" for prefix in self._layout.generations(locked.hash)):
+            order.teller.note("The environment was changed by what used it: it is made anew")
         prefix = await to_its_end(partial(room_for, self._layout, self._holds, locked.hash))
         with ExitStack() as stack:
             await to_its_end(partial(_begin, self._layout, prefix, order.tag, stack))
@@ -56,13 +58,12 @@ class Builds:
         """Make it; whether nothing was changed meanwhile that the cache may share with it."""
         suspicion = self._layout.suspicion
         distrusted = await asyncio.to_thread(checks.distrusted, self._layout)
-        changed = sorted({name for names in distrusted.values() for name in names}) if distrusted else None
+        changed = sorted({name for each in distrusted.values() for name in each.names}) if distrusted else None
         made = await maker.build(order, locked.file, prefix, changed=changed)
         if self._layout.suspicion != suspicion:
             await to_its_end(partial(self._layout.delete, prefix))
             return False
-        if locked.hash in distrusted:
-            checks.trust(self._layout, locked.hash)
+        await to_its_end(partial(checks.trust, self._layout, locked.hash, distrusted))
         await to_its_end(partial(finish, prefix, made, locked, suspicion))
         return True
 
@@ -93,13 +94,14 @@ def finish(prefix: Path, made: Made, locked: Locked, suspicion: str) -> None:
 def room_for(layout: Layout, holds: Holds, hash_: str) -> Path:
     """Where a prefix of this hash can be made; what is broken and not used there is removed. Blocks."""
     broken = [prefix for prefix in layout.generations(hash_) if prefix.exists()]
+    for prefix in broken:
+        if state_of(prefix) == "half-made":
+            end_builder(layout, prefix)
     used = {*holds.users(), *(prefix.name for prefix in lived_in(broken))} if broken else set()
     for prefix in layout.generations(hash_):
+        if prefix.name in used:
+            continue
         if prefix.exists():
-            if state_of(prefix) == "half-made":
-                end_builder(layout, prefix)
-            elif prefix.name in used:
-                continue
             layout.delete(prefix)
         return prefix
     raise Unavailable("This environment was changed again and again by runs that still use it: end them first.")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jupyter_agent.environments.prefixes import fingerprints
@@ -99,31 +101,53 @@ def _distrust(layout: Layout, prefix: Path, found: Changes) -> None:
     layout.prepare()
     known = _bad(layout)
     now = sorted(fingerprints.inodes(prefix, found.modified) - set(known))
-    if now or not (layout.distrust / hash_of(prefix)).exists():
-        file = layout.distrust / hash_of(prefix)
-        write_whole(file, json.dumps(sorted({*_words(file), *owners(prefix, found.modified)})), durable=True)
+    before = distrusted(layout).get(hash_of(prefix))
+    if now or before is None:
+        names = {*(before.names if before is not None else ()), *owners(prefix, found.modified)}
+        _write(layout, hash_of(prefix), Distrust((prefix / "conda-meta").is_dir(), tuple(sorted(names))))
         write_whole(layout.folder / BAD, json.dumps([*known, *now][-MOST_BAD:]), durable=True)
         layout.suspect()
 
 
 def _bad(layout: Layout) -> list[str]:
-    return _words(layout.folder / BAD)
-
-
-def distrusted(layout: Layout) -> dict[str, list[str]]:
-    """Hashes to the names of pip's packages in their prefixes that were changed; conda's know their own files."""
-    with contextlib.suppress(OSError):
-        return {file.name: _words(file) for file in layout.distrust.iterdir() if not file.name.startswith(".")}
-    return {}
-
-
-def _words(file: Path) -> list[str]:
     try:
-        return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))]
+        return [str(word) for word in json.loads((layout.folder / BAD).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def trust(layout: Layout, hash_: str) -> None:
-    """What a prefix of this hash shares with the cache was made anew."""
-    (layout.distrust / hash_).unlink(missing_ok=True)
+# The cache
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """Of a prefix that was changed: whether conda's packages in the cache may be, and which of pip's are."""
+
+    conda: bool
+    names: tuple[str, ...] = ()
+
+
+def distrusted(layout: Layout) -> dict[str, Distrust]:
+    """Hashes of prefixes whose packages in the cache may have been changed with them."""
+    found = {}
+    for file in layout.distrust.glob("*") if layout.distrust.is_dir() else ():
+        if not file.name.startswith("."):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                plain = json.loads(file.read_text(encoding="utf-8"))
+                found[file.name] = Distrust(bool(plain["conda"]), tuple(map(str, plain["names"])))
+    return found
+
+
+def trust(layout: Layout, hash_: str, before: Mapping[str, Distrust]) -> None:
+    """One of this hash was made without trusting the cache, as far as ``before`` says; pip's packages were removed."""
+    for name, then in before.items():
+        if distrusted(layout).get(name) != then:
+            continue  # and again meanwhile
+        if name == hash_ or not then.conda:
+            (layout.distrust / name).unlink(missing_ok=True)
+        elif then.names:
+            _write(layout, name, Distrust(conda=True))
+
+
+def _write(layout: Layout, hash_: str, distrust: Distrust) -> None:
+    write_whole(layout.distrust / hash_, json.dumps(asdict(distrust)), durable=True)

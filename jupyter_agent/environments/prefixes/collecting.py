@@ -70,17 +70,13 @@ def sweep(layout: Layout, holds: Holds) -> None:
     for prefix in layout.prefixes():
         if state_of(prefix) == "half-made":
             with contextlib.suppress(Conflict), layout.lock(hash_of(prefix)):
-                _remove_half_made(layout, prefix)
+                end_builder(layout, prefix)
+                if state_of(prefix) == "half-made" and not _used(holds, prefix):
+                    layout.delete(prefix)
     for name in builders(layout):
         if not (layout.folder / name).exists():
             with contextlib.suppress(Conflict), layout.lock(name.partition(".")[0]):
                 end_builder(layout, layout.folder / name)
-
-
-def _remove_half_made(layout: Layout, prefix: Path) -> None:
-    if state_of(prefix) == "half-made":
-        end_builder(layout, prefix)
-        layout.delete(prefix)
 
 
 def remove(layout: Layout, holds: Holds, prefix: Path) -> str:
@@ -97,8 +93,10 @@ def remove(layout: Layout, holds: Holds, prefix: Path) -> str:
                 if used := _used(holds, prefix):
                     (prefix / REMOVING).replace(prefix / marker)
                     return used
-        if state_of(prefix) == "half-made":
-            _remove_half_made(layout, prefix)
+        end_builder(layout, prefix)
+        if used := _used(holds, prefix):
+            return used
+        layout.delete(prefix)
     return ""
 
 
@@ -222,7 +220,7 @@ def _forget_distrust(layout: Layout, prefixes: list[Path]) -> None:
     if all(state_of(prefix) != "ready" or cleared_of(prefix) == suspicion for prefix in prefixes):
         hashes = {hash_of(prefix) for prefix in prefixes}
         for hash_ in set(checks.distrusted(layout)) - hashes:
-            checks.trust(layout, hash_)
+            (layout.distrust / hash_).unlink(missing_ok=True)
 
 
 def _removing(kind: str, path: Path, *, dry_run: bool, remove: Callable[[], object]) -> Iterator[Removed]:

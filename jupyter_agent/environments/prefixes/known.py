@@ -115,7 +115,7 @@ def pick(wanted: str, among: list[Known]) -> Known:
 
     Raises ``NotFound`` that says which there are, ``InvalidInput`` for a beginning that is too short to tell.
     """
-    path = str(Path(wanted).expanduser().absolute()) if re.search(r"[/\\~]|^\.", wanted) else ""
+    path = os.path.abspath(os.path.expanduser(wanted)) if re.search(r"[/\\~]|^\.", wanted) else ""  # noqa: PTH100, PTH111 - it may be no path
     exact = [each for each in among if wanted == each.id or path in {each.path, str(Path(each.path).resolve())} - {""}]
     if exact:
         return exact[0]

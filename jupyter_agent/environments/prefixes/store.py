@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
@@ -127,7 +129,7 @@ class Environments:
         found = await asyncio.to_thread(known.elsewhere, wanted) or known.pick(wanted, await self.list())
         prefix = Path(found.path)
         if found.origin != known.OURS:
-            return await self._foreign(prefix, tag or f"find {os.getpid()}")
+            return await self._foreign(prefix, tag or _own_tag())
         if (ready := await self._ready(hash_of(prefix), tag)) is not None:
             return ready
         raise Conflict(f"The environment {found.id[:12]} is {found.state}: repair it first.")
@@ -199,11 +201,18 @@ class Environments:
         found = known.pick(wanted, await self.list())
         return await asyncio.to_thread(known.shown, found)
 
-    async def verify(self, wanted: str, *, teller: Teller | None = None, tag: str = "verify") -> list[Fault]:
-        """What is not as its packages say; one of ours in which there is anything is made anew at its next use."""
+    async def verify(self, wanted: str, *, teller: Teller | None = None, tag: str = "") -> list[Fault]:
+        """What is not as its packages say; one of ours in which there is anything is made anew at its next use.
+
+        Raises ``NotFound``, ``Conflict`` while it is being made.
+        """
         found = known.pick(wanted, await self.list())
         prefix = Path(found.path)
-        faults = await self._verifier.faults(prefix, ours=found.origin == known.OURS, teller=teller, tag=tag)
+        if found.state == "building":
+            raise Conflict(f"The environment {found.id[:12]} is being made: wait for that.")
+        tag = tag or _own_tag()
+        async with self._held(prefix, tag, ours=found.origin == known.OURS):
+            faults = await self._verifier.faults(prefix, ours=found.origin == known.OURS, teller=teller, tag=tag)
         if faults and found.origin == known.OURS:
             await self._checks.check(prefix.name)  # finds out what others may share
             changes = Changes(modified=tuple(fault.path for fault in faults if not fault.is_absence()))
@@ -249,7 +258,7 @@ class Environments:
         async with self._cache(alone=True) as alone:
             unused = await asyncio.to_thread(collecting.unused_wheels, self._layout) if alone else {}
             if unused and not dry_run:
-                await self._venvs.forget(sorted(unused), tag=f"gc {os.getpid()}")
+                await self._venvs.forget(sorted(unused), tag=_own_tag())
         return tuple(removed for each in unused.values() for removed in each)
 
     async def sweep(self) -> None:
@@ -321,11 +330,13 @@ class Environments:
             if locked is not None and (found := await self._ready(locked.hash, order.tag)) is not None:
                 return found
             if locked is None or await asyncio.to_thread(locks.is_gone, locked.file):
+                if locked is not None and locked.from_pypi:  # as it was made before, it may be again
+                    order = dataclasses.replace(order, from_pypi=True)
                 async with self._cache():
                     lock = await maker.lock(order, scratch)
                     hash_ = await maker.hash_of(lock, order.tag)
                     locked = await to_its_end(partial(self._locks.keep, key, maker, order, lock, hash_))
-        return await self._built(order, maker, locked)
+            return await self._built(order, maker, locked)
 
     async def _built(self, order: Order, maker: Maker, locked: Locked) -> Environment:
         async with self._alone(locked.hash, order.teller):
@@ -343,6 +354,20 @@ class Environments:
             self._layout.lock(name),
             on_wait=lambda: teller.note("Another run is making this environment: waiting for it"),
         )
+
+    @contextlib.asynccontextmanager
+    async def _held(self, prefix: Path, tag: str, *, ours: bool) -> AsyncIterator[None]:
+        """It is not removed meanwhile; whoever holds it for a run goes on to."""
+        before = await asyncio.to_thread(self._holds.names, tag)
+        if not ours or prefix.name in before:
+            yield
+            return
+        await asyncio.to_thread(self._layout.prepare)
+        await asyncio.to_thread(self._holds.take, tag, prefix.name)
+        try:
+            yield
+        finally:
+            await to_its_end(partial(self._holds.let_go, tag, prefix.name))
 
     @contextlib.asynccontextmanager
     async def _cache(self, *, alone: bool = False) -> AsyncIterator[bool]:
@@ -383,6 +408,11 @@ class Environments:
 def _without_interpreter(prefix: Path) -> bool:
     """Whether the interpreter is gone that a venv is of; a conda environment need not have one."""
     return not python_of(prefix).exists() and not (prefix / "conda-meta").is_dir()
+
+
+def _own_tag() -> str:
+    """Of what no run asked for: processes that carry one tag end together."""
+    return f"environments-{secrets.token_hex(8)}"
 
 
 def _emptied(layout: Layout, folder: Path) -> Path:
