@@ -178,6 +178,7 @@ def test_where_no_channel_can_be_reached_it_is_said_what_can_be_done(agent: Agen
     assert failed["state"] == "failed"
     assert "--channel-from-pypi" in failed["error"]
     assert "channel_fallback" in failed["error"]
+    assert failed["error"].count("--channel-from-pypi") == 1
     script = tmp_path / "place.py"
     script.write_text("import json, six, sys\nprint(json.dumps([sys.prefix, six.__version__]))")
     assert "--channel-from-pypi" in run(agent, script)["error"]

@@ -36,10 +36,7 @@ OURS = "jupyter_agent"
 
 OPTION = "--channel-from-pypi"
 
-OFFER = (
-    f"PyPI may stand in for them: give {OPTION} (over REST `from_pypi`), or set c.Agent.channel_fallback = 'pypi' "
-    "for good."
-)
+OFFER = f"PyPI can stand in: give {OPTION} (over REST `from_pypi`), or set c.Agent.channel_fallback = 'pypi' for good."
 
 MOST_LOOKED_AT = 1 << 16
 """Bytes of a file that is to be replaced in which it has to show that it is a lock."""
@@ -81,7 +78,10 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Create:
-    """An environment of the file at an absolute path, or of a ``text`` that a file called ``called`` would hold."""
+    """An environment of the file at an absolute path, or of a ``text`` that a file called ``called`` would hold.
+
+    A template is a file that is ``called`` otherwise.
+    """
 
     name: ClassVar[str] = "create"
     makes: ClassVar[str] = "environment"
@@ -94,8 +94,8 @@ class Create:
 
     @property
     def title(self) -> str:
-        """The file's name."""
-        return Path(self.file).name or self.called
+        """What it is called."""
+        return self.called or Path(self.file).name
 
     @property
     def path(self) -> str | None:

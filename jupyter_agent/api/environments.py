@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jupyter_agent.agent import environments as works
@@ -56,7 +57,7 @@ class Environments(MakingHandler):
         await self.start(
             works.Create(
                 file=str(works.absolute(file, "the file")) if file else "",
-                called=body.name or "",
+                called=body.name or body.template or "",
                 text=body.text or "",
                 from_pypi=body.from_pypi,
                 offline=body.offline,
@@ -100,7 +101,8 @@ class Collect(Handler):
         days = self.agent.keep_environments_days if body.days is None else body.days
         collected = await self.agent.site.environments.gc(days=days, dry_run=body.dry_run)
         for gone in () if body.dry_run else collected.removed:
-            tell_removed(self, gone.id)
+            if Path(gone.path).name == gone.id:  # else it is the kind of something that no environment needs any more
+                tell_removed(self, gone.id)
         self.reply({**dataclasses.asdict(collected), "bytes": collected.bytes})
 
 

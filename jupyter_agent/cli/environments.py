@@ -193,11 +193,23 @@ def collect(context: Context, given: argparse.Namespace) -> int:
         context.console.clear()
     if context.console.json:
         context.console.document(found)
-    for each in found["removed"]:
-        context.console.line(f"{plain(each['path'])}  {size(each['bytes'])}")
+    for line in _removed(found["removed"]):
+        context.console.line(line)
     what = "Would free" if given.dry_run else "Freed"
     context.console.note(f"{what} {size(found['bytes'])}." if found["removed"] else "There is nothing to be removed.")
     return 0
+
+
+def _removed(removed: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each environment, and one for all else of a kind, of which there may be very many."""
+    kinds: dict[str, list[int]] = {}
+    for each in removed:
+        if len(each["id"]) > SHORT:
+            yield f"{plain(each['path'])}  {size(each['bytes'])}"
+        else:
+            kinds.setdefault(each["id"], []).append(each["bytes"])
+    for kind, sizes in kinds.items():
+        yield f"{plain(kind)} ({len(sizes)})  {size(sum(sizes))}"
 
 
 def _path(text: str) -> str:
