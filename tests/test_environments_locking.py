@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,11 @@ from jupyter_agent.environments.locking.machines import Machine
 from jupyter_agent.environments.uv import UvFailed, explanation
 from jupyter_agent.environments.work.jobs import LockJob, Settings
 from jupyter_agent.environments.work.worker import work
-from jupyter_agent.errors import InvalidInput, NoChannel, Unavailable
+from jupyter_agent.errors import AgentError, InvalidInput, NoChannel, Unavailable
 from tests.environment_peers import Listener
 from tests.metadata_channels import PLATFORMS, record, usual_records, write_channel
 
 HERE = this_platform()
-
-linux_64 = pytest.mark.skipif(HERE != "linux-64", reason="needs an x86-64 Linux")
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +58,17 @@ class Locker:
         self.heard = Listener()
 
     def lock(
-        self, text: str, *, name: str = "environment.yml", platforms: tuple[str, ...] = (), **variables: str
+        self,
+        text: str,
+        *,
+        name: str = "environment.yml",
+        platforms: tuple[str, ...] = (),
+        from_pypi: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> str:
         """The lock's text."""
-        return self.run(Definition.of(name, text), platforms=platforms, **variables)
-
-    def run(self, definition: Definition, *, platforms: tuple[str, ...] = (), **variables: str) -> str:
-        job = LockJob(definition, (), platforms, self.out, from_pypi=False, settings=self.settings)
-        environ = {**processes.inherited_environment(), **variables}
+        job = LockJob(Definition.of(name, text), (), platforms, self.out, from_pypi, self.settings)
+        environ = {**processes.inherited_environment(), **(variables or {})}
         self.result = asyncio.run(work(job, environ=environ, teller=self.heard, tag=f"lock-{os.urandom(4).hex()}"))
         return self.out.read_text()
 
@@ -137,7 +139,8 @@ def test_pips_part_is_resolved_for_every_platform_and_gets_the_wheel_that_runs_t
     }
     assert [platform for platform in PLATFORMS if "colorama" in packages(locked, platform, "pip")] == ["win-64"]
     assert {packages(locked, platform, "pip")["humanize"]["version"] for platform in PLATFORMS} == {"4.12.1"}
-    assert locker.lock(asking(records, "python 3.12.*", "numpy", pip=asked), platforms=PLATFORMS) == locked
+    again = locker.lock(asking(records, "python 3.12.*", "numpy", pip=asked), platforms=("win-64",))
+    assert packages(again) == packages(locked, "win-64")
 
 
 def test_pip_takes_what_conda_has_and_gets_python_where_none_is_asked_for(locker: Locker, records: Path) -> None:
@@ -181,8 +184,8 @@ def test_what_most_machines_lack_is_taken_only_where_there_is_no_solution_withou
     cuda = {"CONDA_OVERRIDE_CUDA": "12.9", "CONDA_OVERRIDE_GLIBC": "2.39"}
     plain = locker.lock(asking(records, "either", "numpy"), platforms=("linux-64",))
     assert packages(plain)["either"]["build"] == "cpu_0"
-    assert locker.lock(asking(records, "either", "numpy"), platforms=("linux-64",), **cuda) == plain
-    needed = locker.lock(asking(records, "gpu-only", "newest-glibc"), platforms=("linux-64",), **cuda)
+    assert locker.lock(asking(records, "either", "numpy"), platforms=("linux-64",), variables=cuda) == plain
+    needed = locker.lock(asking(records, "gpu-only", "newest-glibc"), platforms=("linux-64",), variables=cuda)
     assert packages(needed).keys() == {"gpu-only", "newest-glibc"}
     told = yaml.safe_load(needed)["metadata"]["custom_metadata"]["jupyter_agent.virtual_packages"]
     assert json.loads(told) == {"linux-64": {"__cuda": ">=12", "__glibc": ">=2.31"}}
@@ -191,7 +194,7 @@ def test_what_most_machines_lack_is_taken_only_where_there_is_no_solution_withou
         InvalidInput,
         match=r"(?s)gpu-only 1.0 needs.*__cuda >=12, which no channel has.*set CONDA_OVERRIDE_CUDA to its version",
     ):
-        locker.lock(asking(records, "gpu-only"), platforms=("linux-64",), CONDA_OVERRIDE_CUDA="")
+        locker.lock(asking(records, "gpu-only"), platforms=("linux-64",), variables={"CONDA_OVERRIDE_CUDA": ""})
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,18 @@ def test_channels_and_indexes_that_do_not_answer_are_unavailable(locker: Locker,
         locker.lock(f"channels: [{nowhere}/ch]\ndependencies: [python]\n", platforms=("linux-64",))
     environ = {"UV_DEFAULT_INDEX": f"{nowhere}/simple", "UV_HTTP_RETRIES": "0"}
     with pytest.raises(Unavailable, match=r"pip part of environment.yml cannot be locked for linux-64"):
-        locker.lock(asking(records, "python", pip=("zipp",)), platforms=("linux-64",), **environ)
+        locker.lock(asking(records, "python", pip=("zipp",)), platforms=("linux-64",), variables=environ)
+
+
+def test_pypi_stands_in_for_channels_that_do_not_answer_where_it_may(locker: Locker) -> None:
+    text = "channels: ['http://127.0.0.1:9/ch']\ndependencies: [python, six]\n"
+    with pytest.raises(InvalidInput, match=f"stand in for this kind of machine alone .{HERE}., not for osx-64"):
+        locker.lock(text, platforms=tuple(sorted({HERE, "osx-64"})), from_pypi=True)
+    locked = locker.lock(text, from_pypi=True)
+    assert packages(locked, HERE, "conda").keys() >= {"python", "six"}
+    (channel,) = yaml.safe_load(locked)["metadata"]["channels"]
+    assert channel["url"].startswith(locker.settings.channels.as_uri())
+    assert locker.lock(text, from_pypi=True) == locked
 
 
 # Explicit lists
@@ -415,13 +429,39 @@ def test_credentials_of_indexes_and_channels_are_in_no_lock(locker: Locker, reco
         (asking(records, "python", pip=("ourown",)), {"UV_INDEX": private_index}),
         (asking(records, "python", pip=(option, "ourown")), {}),
     ):
-        locked = locker.lock(text, platforms=("linux-64",), **environ)
+        locked = locker.lock(text, platforms=("linux-64",), variables=environ)
         url = packages(locked, "linux-64", "pip")["ourown"]["url"]
         assert url == private_index.replace("ann:s3cr3t@", "").replace("simple", "files/ourown-1.0-py3-none-any.whl")
         assert "s3cr3t" not in locked + "".join(locker.heard.notes)
     with pytest.raises((InvalidInput, Unavailable)) as caught:
         locker.lock(asking(records, "python", pip=(option.replace("s3", "x3"), "nothing-such")), platforms=("win-64",))
     assert "x3cr3t" not in str(caught.value)
+
+
+class _Channel(http.server.SimpleHTTPRequestHandler):
+    """A private channel, for whoever has the password."""
+
+    def send_head(self) -> Any:
+        if self.headers.get("Authorization", "") != f"Basic {base64.b64encode(b'ann:s3cr3t').decode()}":
+            self.send_error(401)
+            return None
+        return super().send_head()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the class above
+        """Say nothing."""
+
+
+def test_a_private_channel_is_used_and_its_password_is_in_no_lock(locker: Locker, records: Path) -> None:
+    handler = partial(_Channel, directory=str(records.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        public = f"http://127.0.0.1:{server.server_port}/ch"
+        private = public.replace("://", "://ann:s3cr3t@")
+        locked = locker.lock(f"channels: ['{private}']\ndependencies: [numpy]\n", platforms=("linux-64",))
+        server.shutdown()
+    assert packages(locked)["numpy"]["url"].startswith(f"{public}/linux-64/numpy-")
+    assert [one["url"] for one in yaml.safe_load(locked)["metadata"]["channels"]] == [public]
+    assert "s3cr3t" not in locked + "".join(locker.heard.notes)
 
 
 @pytest.mark.parametrize(
@@ -462,6 +502,15 @@ def test_a_hash_is_over_what_is_installed_and_the_variables_alone(locker: Locker
     assert told(package=[*others, {**first, "hash": {"md5": "a" * 32, "sha256": "b" * 64}}]) != known
     assert told(metadata={**metadata, "custom_metadata": {"jupyter_agent.variables": '{"A": "2"}'}}) != known
     assert lock_hash(text, "win-64") != known
+
+
+@pytest.mark.parametrize("index", ["", "[]", "not json{", '{"packages": 1}'])
+def test_a_channels_broken_index_is_told_in_a_sentence(locker: Locker, tmp_path: Path, index: str) -> None:
+    channel = write_channel(tmp_path / "ch", [record("a", "1.0")])
+    (channel / "noarch" / "repodata.json").write_text(index)
+    with pytest.raises(AgentError) as caught:
+        locker.lock(asking(channel, "a"), platforms=("linux-64",))
+    assert "error of its own" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,13 @@ from jupyter_agent.environments.specs.pypi import NAMES
 from jupyter_agent.environments.work.jobs import LockJob, Settings
 from jupyter_agent.environments.work.worker import work
 from tests.environment_peers import Listener, environment_file, locked
-from tests.metadata_channels import usual_records, write_channel
+from tests.metadata_channels import PLATFORMS, usual_records, write_channel
 
 CONDA_LOCK = Path(sys.executable).parent / "conda-lock"
 
-PLATFORMS = ("linux-64", "osx-arm64", "win-64")
-
 TEXT = """\
 channels: [{channel}, nodefaults]
-platforms: [linux-64, osx-arm64, win-64]
+platforms: [linux-64, linux-aarch64, osx-64, osx-arm64, win-64]
 dependencies:
   - python 3.12.*
   - numpy >=2
@@ -82,7 +80,7 @@ os._exit(0)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an environment.yml and its lock for three platforms."""
+    """A folder with an environment.yml and its lock for five platforms."""
     made = tmp_path_factory.mktemp("locked")
     channel = write_channel(made / "ch", usual_records())
     (made / "environment.yml").write_text(TEXT.format(channel=channel.as_uri()))
@@ -148,8 +146,6 @@ def test_conda_lock_finds_its_own_input_hash_and_does_not_solve_again(folder: Pa
 
 
 def test_conda_lock_installs_from_our_locks(folder: Path, tmp_path: Path) -> None:
-    if this_platform() not in PLATFORMS:
-        pytest.skip("locked for other machines")
     conda, log = tmp_path / "conda", tmp_path / "log"
     conda.write_text(RECORDER.format(python=sys.executable, log=str(log)))
     conda.chmod(0o700)

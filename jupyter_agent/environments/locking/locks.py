@@ -141,7 +141,7 @@ class _Platforms:
         self.done += 1
         self.tell.show_progress("solve", self.done, total, platform)
         count = len(found.records) + len(found.wheels)
-        self.tell.note(f"Solved for {platform}: {count} packages")
+        self.tell.note(f"Solved for {platform}: {count} package{'s' if count != 1 else ''}")
         return found
 
     async def _locked(self, platform: str) -> Locked:

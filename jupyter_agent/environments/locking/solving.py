@@ -54,7 +54,9 @@ class Solver:
         channels = [channel_name(channel) for channel in self.channels]
         specs = [self._match_spec(word) for word in words]
         names = await self._names(platform)
-        missing = sorted({name for spec in specs if (name := _name(spec)) and name not in names})
+        missing = sorted(
+            {name for spec in specs if (name := _name(spec)) and not name.startswith("__") and name not in names}
+        )
         if missing and names:
             text = explaining.missing(missing, names, source=self.source, platform=platform, channels=channels)
             return InvalidInput(text)
