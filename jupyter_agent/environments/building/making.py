@@ -132,10 +132,17 @@ class Build:
         try:
             archive.check_paths()
         except AgentError as error:
-            self._tell.fail(type(error).__name__, str(error))
-            os._exit(0)
-        except (OSError, ValueError):
+            self._give_up(error)
+        except OSError:
             return  # rattler says what is wrong with it
+        except Exception as error:  # noqa: BLE001 - nothing may come back to rattler, which would go on
+            self._give_up(InvalidInput(f"The package {name} has no list of files that can be understood ({error})."))
+
+    def _give_up(self, error: AgentError) -> None:
+        try:
+            self._tell.fail(type(error).__name__, str(error))
+        finally:
+            os._exit(0)
 
     def _admit_all(self, standing: dict[Archive, tuple[int, ...]]) -> frozenset[str]:
         """Mark what was extracted just now, once it is known that it came from the archive that was locked.
