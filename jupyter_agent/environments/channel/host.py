@@ -75,7 +75,7 @@ TEST_MODULES = re.compile(r"_test\w*\.|_ctypes_test|_xxtestfuzz|xxlimited")
 SYSTEM_PREFIXES = ("/", "/usr")
 """A prefix that is shared with the whole system: its name in a text mostly means something else."""
 
-DATA = ("lib/tcl[0-9]*", "lib/tk[0-9]*", "share/terminfo")
+DATA = ("lib/tcl[0-9]*", "lib/tk[0-9]*", "share/terminfo", "ssl")
 """What libraries need that lie in the interpreter's own prefix: conda's, python-build-standalone's."""
 
 FOLDERS = re.compile(
@@ -353,15 +353,22 @@ def _prefixes(host: Host) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+BUILD = re.compile(r"_sysconfigdata.*\.py|_sysconfig_vars.*\.json|build-details\.json|Makefile")
+"""Files of the library that say how and for which prefix it was built. Elsewhere a prefix such as ``/usr/local`` means
+the system's own folder."""
+
+
 def _with_placeholder(host: Host, path: str, data: bytes) -> bytes:
     """A text in which the prefix stands, with the placeholder in its place."""
     name = PurePosixPath(path).name
-    if name.startswith("_sysconfigdata") and host.shares_the_system:
-        return FOLDERS.sub(lambda found: _in_folders(host, found), data.decode()).encode()
-    for prefix in _prefixes(host) if b"\0" not in data else ():
-        if prefix.encode() in data:
-            whole = rb"(?:(?<![\w./-])|(?<=-[LI]))" + re.escape(prefix.encode()) + rb"(?![\w.-])"
-            data = re.sub(whole, PLACEHOLDER.encode(), data)
+    if not BUILD.fullmatch(name):
+        return data
+    if host.shares_the_system:
+        named = name.startswith("_sysconfigdata")
+        return FOLDERS.sub(lambda found: _in_folders(host, found), data.decode()).encode() if named else data
+    for prefix in _prefixes(host):
+        whole = rb"(?:(?<![\w./-])|(?<=-[LI]))" + re.escape(prefix.encode()) + rb"(?![\w.-])"
+        data = re.sub(whole, PLACEHOLDER.encode(), data)
     return data
 
 

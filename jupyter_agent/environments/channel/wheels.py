@@ -33,7 +33,7 @@ from jupyter_agent.errors import InvalidInput
 
 MOST_FILES = 200_000
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 256 << 20
 """Of a wheel's contents: more are taken from one that is itself large, ``MOST_RATIO`` times its size."""
 
 MOST_RATIO = 50
