@@ -89,6 +89,7 @@ export function offerInEditors(app: JupyterFrontEnd, trans: TranslationBundle): 
     new ToolbarButton({
       label,
       icon,
+      className: 'jp-agent-EditorButton',
       tooltip: commands.caption(command),
       onClick: () => void commands.execute(command, { path: document.path })
     });

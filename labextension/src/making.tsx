@@ -32,7 +32,7 @@ export function Steps({ run, trans }: IShown): React.ReactElement | null {
     return null;
   }
   const here = shown.find(step => step.state === 'now' || step.state === 'failed');
-  const detail = hasEnded(run) ? '' : phaseDetail(run.progress);
+  const detail = phaseDetail(run.progress);
   const told = here ? `${phaseWord(here.phase, trans)} ${detail}`.trim() : '';
   return (
     <div className="jp-agent-Making">
@@ -41,9 +41,11 @@ export function Steps({ run, trans }: IShown): React.ReactElement | null {
           <Step key={step.phase} step={step} state={run.state} trans={trans} />
         ))}
       </ol>
-      <div className="jp-agent-Making-detail" title={told}>
-        {detail}
-      </div>
+      {hasEnded(run) ? null : (
+        <div className="jp-agent-Making-detail" title={told}>
+          {detail}
+        </div>
+      )}
     </div>
   );
 }

@@ -19,13 +19,22 @@ const journeys = {
     await agentIs(page, 'Connected');
     await page.locator('.jp-agent-Empty', { hasText: 'jupyter agent demo' }).waitFor();
     const name = await ask('publish');
-    const view = await runPackage(page, name);
+    const first = await runPackage(page, name);
     await agentIs(page, '1 run');
-    await page.locator('.jp-agent-Run [role=progressbar][aria-valuetext*="cell"]').waitFor(LONG);
+    const cells = page.locator('.jp-agent-Run [role=progressbar][aria-valuetext*="cell"]');
+    const offer = first.getByRole('button', { name: 'Make it from PyPI instead' });
+    await cells.or(offer).first().waitFor(LONG);
+    if (await offer.isVisible()) {
+      // Where no conda channel can be reached.
+      await offer.click();
+    }
+    await cells.waitFor(LONG);
+    const view = page.locator('.jp-agent-RunView:visible');
     await runIs(view, 'Succeeded', LONG);
     await seePlot(view);
     assert.ok((await view.locator('.jp-agent-Results tr').count()) > 0, 'results are shown');
     await row(page, name, 'succeeded').waitFor();
+    await view.locator('.jp-agent-Facts .jp-agent-Link').waitFor();
     await agentIs(page, 'Connected');
 
     const [report] = await Promise.all([
@@ -42,7 +51,7 @@ const journeys = {
     assert.equal(JSON.parse(await readFile(await download.path())).nbformat, 4);
 
     await openLab(page, { reset: false });
-    await seePlot(page.locator('.jp-agent-RunView'));
+    await seePlot(page.locator('.jp-agent-RunView:visible'));
   },
 
   /** A run is cancelled from the panel. */

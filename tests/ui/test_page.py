@@ -229,10 +229,39 @@ def python_package(folder: Path, code: str) -> Path:
     return make_package(folder, {"main.py": code}, openiap={"language": "python"})
 
 
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """Where homes lie, one after the other: a prefix cannot be moved to another path."""
+    folder = Path(tempfile.mkdtemp(prefix="ja-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def new_home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A home on which nothing was done yet, but that has the environments of the one before."""
+    for name in ("apiurl", "grpcapiurl", "wsapiurl", "jwt", "agentid"):
+        monkeypatch.delenv(name, raising=False)
+    made = Home(place / "home")
+    monkeypatch.setenv("JUPYTER_AGENT_HOME", str(made.path))
+    yield made
+    end_all(made)
+    for each in made.path.iterdir():
+        if each.is_dir() and each.name != "environments":
+            shutil.rmtree(each)
+        elif not each.is_dir():
+            each.unlink()
+
+
 @pytest.mark.parametrize("base_url", ["/", USER_X_Y])
-def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, home: Home, lab: StartLab, tmp_path: Path) -> None:
+def test_the_demo_runs_from_the_panel_to_its_plot(base_url: str, new_home: Home, tmp_path: Path) -> None:
     demo = Path(jupyter_agent.__file__).parent / "demo_package"
-    travel("demo", lab(base_url), {"publish": publish(home, demo)}, tmp_path)
+    server = Lab(new_home, tmp_path / "lab", base_url, free_port())
+    try:
+        server.start()
+        travel("demo", server, {"publish": publish(new_home, demo)}, tmp_path)
+    finally:
+        server.stop()
 
 
 def test_a_run_is_cancelled_from_the_panel(shared: Lab, tmp_path: Path) -> None:
