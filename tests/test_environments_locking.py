@@ -550,9 +550,13 @@ def test_a_hash_needs_none_of_the_libraries_that_solve() -> None:
 
 def test_channels_come_in_their_order_and_a_package_may_name_its_own(locker: Locker, tmp_path: Path) -> None:
     first = write_channel(tmp_path / "first", [record("tool", "1.0"), record("more", "1.0")])
-    second = write_channel(tmp_path / "second", [record("tool", "2.0"), record("other", "1.0")])
+    second = write_channel(
+        tmp_path / "second", [record("tool", "2.0"), record("other", "1.0"), record("needs-second", "1.0", "tool >=2")]
+    )
     text = f"channels: [{first.as_uri()}, {second.as_uri()}]\ndependencies: [%s]\n"
     locked = packages(locker.lock(text % "tool, other", platforms=("linux-64",)))
     assert locked["tool"]["version"] == "1.0"
     own = packages(locker.lock(text % f"'{second.as_uri()}::tool'", platforms=("linux-64",)))
     assert own["tool"]["version"] == "2.0"
+    with pytest.raises(InvalidInput, match=f"tool 2.0 is not used, for the first channel.*{second.as_uri()}::PACKAGE"):
+        locker.lock(text % "needs-second", platforms=("linux-64",))

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from jupyter_agent.environments.indexes import without_credentials
+
 MOST_CHARACTERS = 6000
 
 MOST_LINES = 80
@@ -25,6 +27,8 @@ PLAIN = (
 
 VIRTUAL = re.compile(r"\b__(\w+)\b")
 
+LATER_CHANNEL = re.compile(r"is excluded because due to strict channel priority not using this option from: '([^']*)'")
+
 NO_CANDIDATES = re.compile(r"No candidates were found for (\S+) ?([^\n]*?)\.?$", re.MULTILINE)
 
 
@@ -33,9 +37,15 @@ def in_plain_words(text: str) -> str:
     told = text.removeprefix("Cannot solve the request because of:").strip()
     for phrase, plain in PLAIN:
         told = told.replace(phrase, plain)
+    told = LATER_CHANNEL.sub(_in_a_later_channel, told)
     told = NO_CANDIDATES.sub(lambda found: f"no channel has {_spec(*found.groups())}.", told)
     told = re.sub(r"(?<=\w) \*(?=[ ,.]|$)", "", told, flags=re.MULTILINE)
     return bounded(told)
+
+
+def _in_a_later_channel(found: re.Match[str]) -> str:
+    channel = without_credentials(found[1]).rstrip("/").removeprefix("https://conda.anaconda.org/")
+    return f"is not used, for the first channel that has a package gives it ({channel}::PACKAGE asks for this one)"
 
 
 def _spec(name: str, version: str) -> str:
