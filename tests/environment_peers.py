@@ -48,7 +48,7 @@ def settings_in(store: Path) -> Settings:
 
 def locked(file: Path, store: Path, *, from_pypi: bool = False, tag: str = "lock") -> Path:
     """The ``conda-lock.yml`` of a file, for this machine."""
-    out = store / f"{file.stem}.lock" / "conda-lock.yml"
+    out = store / f"{file.parent.name}.lock" / "conda-lock.yml"
     out.parent.mkdir(parents=True, exist_ok=True)
     job = LockJob(Definition.read(file), (), (), out, from_pypi, settings_in(store))
     asyncio.run(work(job, environ=processes.inherited_environment(), teller=Listener(), tag=f"{store}-{tag}"))
