@@ -133,10 +133,11 @@ def test_names_are_urls_as_conda_has_them(machine: Machine) -> None:
         "https://conda.corp.example/api/conda-forge",
     ]
     assert machine.urls("defaults") == ["https://conda.corp.example/main", "https://conda.corp.example/api/r-things"]
-    assert machine.urls("https://x.example/c/noarch/", "/srv/c", "file:///srv/d") == [
+    assert machine.urls("https://x.example/c/noarch/", "/srv/c", "file:///srv/d", "file:///srv/a b", "/srv/a b") == [
         "https://x.example/c",
         "file:///srv/c",
         "file:///srv/d",
+        "file:///srv/a%20b",
     ]
 
 
@@ -277,7 +278,7 @@ async def test_credentials_of_a_url_are_sent_and_stand_nowhere_else(
         found = await versions(machine.access(), given)
         assert found
         assert not any("@" in url or "maria" in url for url in found)
-        kept = machine.settings.cache / "credentials.json"
+        (kept,) = (machine.settings.cache / "credentials").iterdir()
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
         others = [file for file in machine.settings.cache.rglob("*") if file.is_file() and file != kept]
@@ -291,6 +292,8 @@ async def test_credentials_of_a_url_are_sent_and_stand_nowhere_else(
         with pytest.raises(Exception, match="401"):
             await download_bytes(machine.access().client(["https://elsewhere.example/x"]), url)
         assert "s3cret" not in caplog.text
+        machine.urls(server.url)  # which says none any more
+        assert not kept.exists()
         assert "s3cret" not in repr(machine.access())
 
 
@@ -352,7 +355,7 @@ async def test_an_alias_with_credentials_serves_names(machine: Machine, channel:
         found = await versions(machine.access(), channel.name)
         assert found
         assert all(url.startswith(f"{server.url}/{channel.name}/") for url in found)
-        assert not (machine.settings.cache / "credentials.json").exists()  # they stand in .condarc already
+        assert not (machine.settings.cache / "credentials").exists()  # they stand in .condarc already
         from rattler.package_streaming import download_bytes
 
         url = found.pop()
@@ -452,8 +455,9 @@ async def test_no_channel_means_that_none_can_be_reached(machine: Machine, chann
 
 async def test_a_name_that_cannot_be_looked_up_in_time() -> None:
     with deaf() as silent:
-        (answer,) = await ask([silent], Route(), within_s=0.2)
+        answer, other = await ask([silent, "oci://registry.example/c"], Route(), within_s=0.2)
     assert answer.fault == "no answer"
+    assert other.works  # not asked: rattler knows how
 
 
 @pytest.mark.parametrize(

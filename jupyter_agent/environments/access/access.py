@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,9 +94,9 @@ class Access:
         found: dict[str, Secret | None] = {}
         for url in naming.urls(names, self.condarc, self._environ):
             public, secret = credentials.parted(url)
-            found[public] = secret or found.get(public)
+            found[public] = secret or found.get(public) or self._found.get(public)
         self._found.update({public: secret for public, secret in found.items() if secret is not None})
-        self._remember()
+        self._remember(found)
         return list(found)
 
     async def check(self, channels: Sequence[Channel], *, tell: Teller | None = None) -> None:
@@ -214,31 +215,34 @@ class Access:
         return "\n".join(lines)
 
     def _kept_in(self) -> Path:
-        return self.settings.cache / "credentials.json"
+        return self.settings.cache / "credentials"
 
     def _kept(self) -> dict[str, Secret]:
         """Credentials that stood in the URLs of files which were locked: the locks do not have them."""
-        try:
-            plain = json.loads(self._kept_in().read_text(encoding="utf-8"))
-            return {url: Secret(**words) for url, words in plain.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
+        found: dict[str, Secret] = {}
+        for file in self._kept_in().glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                plain = json.loads(file.read_text(encoding="utf-8"))
+                found[plain["url"]] = Secret(plain["host"], plain["words"], plain["private"])
+        return found
 
-    def _remember(self) -> None:
+    def _remember(self, found: Mapping[str, Secret | None]) -> None:
+        """Keep those of URLs that say them, forget those of URLs that do not any more; each in a file of its own."""
         configured = _configured(self.condarc)
-        new = {
-            url: secret
-            for url, secret in self._found.items()
-            if not any(url.startswith(begin) and known.words == secret.words for begin, known in configured.items())
-            or secret.private
-        }
-        kept = self._kept()
-        if all(kept.get(url) == secret for url, secret in new.items()):
-            return
-        self.settings.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        merged = {**kept, **new}
-        plain = {url: {"host": s.host, "words": dict(s.words), "private": s.private} for url, s in merged.items()}
-        write_private(self._kept_in(), json.dumps(plain))
+        for url, secret in found.items():
+            file = self._kept_in() / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
+            if secret is None or any(_is_of(begin, known, url, secret) for begin, known in configured.items()):
+                file.unlink(missing_ok=True)
+                continue
+            for folder in (self.settings.cache, file.parent):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            plain = {"url": url, "host": secret.host, "words": dict(secret.words), "private": secret.private}
+            write_private(file, json.dumps(plain))
+
+
+def _is_of(begin: str, known: Secret, url: str, secret: Secret) -> bool:
+    """Whether conda's configuration, which is read each time, says these credentials itself."""
+    return url.startswith(begin) and known.words == secret.words and not secret.private
 
 
 @contextlib.contextmanager

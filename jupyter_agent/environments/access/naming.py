@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from jupyter_agent.environments.access.condarc import Condarc, expanded
 from jupyter_agent.environments.access.credentials import hidden
@@ -41,7 +42,7 @@ def _urls(name: str, condarc: Condarc, depth: int) -> list[str]:
     if name.startswith("."):
         raise InvalidInput(f"The channel {name} is a relative path: give the whole path, or its file:// URL.")
     if not NAME.fullmatch(name) or name in ("nodefaults", "."):
-        raise InvalidInput(f"{hidden(name)!r} is no channel: give a name such as conda-forge, a URL, or a path.")
+        raise InvalidInput(f"{hidden(name)[:200]!r} is no channel: give a name such as conda-forge, a URL, or a path.")
     several = condarc.multichannels.get(name) or (condarc.default_channels if name == "defaults" else ())
     if several:
         return [url for one in several for url in _urls(one, condarc, depth + 1)]
@@ -61,9 +62,14 @@ def _located(name: str, condarc: Condarc) -> str:
 
 
 def _url(text: str) -> str:
-    scheme = text.partition("://")[0].lower()
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    if scheme == "file":
+        text = f"file://{quote(unquote(rest))}"
     if scheme not in SCHEMES or re.search(r"[\s\x00-\x1f]", text):
-        raise InvalidInput(f"{hidden(text)!r} is no channel: its URL has to begin with {', '.join(SCHEMES[:3])} ...")
+        raise InvalidInput(
+            f"{hidden(text)[:200]!r} is no channel: its URL has to begin with {', '.join(SCHEMES[:3])} ..."
+        )
     return _without_subdir(text.rstrip("/"))
 
 

@@ -150,7 +150,8 @@ def _failed(url: str, error: Exception) -> Answer:
 def _answer(url: str, route: Route) -> Answer:
     target = urlsplit(f"{url.rstrip('/')}/noarch/repodata.json")
     proxy = route.proxy(url)
-    if proxy and not proxy.startswith("http://"):  # http.client knows no proxy of another kind, rattler does
+    other = target.scheme not in ("http", "https")  # a mirror in an OCI registry, a bucket
+    if other or (proxy and not proxy.startswith("http://")):  # http.client knows no proxy of another kind, rattler does
         return Answer(url, http.HTTPStatus.OK)
     connection, path, headers = _connection(target.geturl(), proxy, route)
     try:
