@@ -198,7 +198,7 @@ class BuildChannel:
         return self.folder
 
     def lines(self) -> tuple[str, ...]:
-        """The requirements, with those of the files in their places. Blocks. Raises ``InvalidInput``, ``NotFound``."""
+        """The requirements, and the paths of files that hold some. Blocks. Raises ``InvalidInput``, ``NotFound``."""
         found = [line for each in self.requirements for line in _lines_of(each)]
         if not found:
             raise InvalidInput("Nothing is asked for: name at least one requirement, such as pandas.")
@@ -379,10 +379,9 @@ def check_channel_folder(folder: Path) -> None:
 
 
 def _lines_of(requirement: str) -> tuple[str, ...]:
-    """A requirement as it is, or the lines of the file at an absolute path."""
+    """A requirement's lines; the path of a file or wheel as it is: options and constraints stand in files."""
     if not os.path.isabs(requirement):  # noqa: PTH117 - a string that may be no path at all
         return Requirements.of(requirement).lines
-    definition = definition_at(requirement)
-    if definition.conda():
-        raise InvalidInput(f"{definition.name} asks for conda packages: a channel is made of what PyPI has.")
-    return definition.requirements().lines
+    if not requirement.endswith(".whl"):
+        definition_at(requirement)  # what is wrong with it is told at once
+    return (requirement,)
