@@ -246,6 +246,23 @@ def test_what_is_ended_leaves_nothing_half_made(hub: Hub, channel: Path) -> None
         end_all(home)
 
 
+def test_what_was_in_use_when_the_agent_was_killed_is_looked_at_before_its_next_use(hub: Hub, tmp_path: Path) -> None:
+    """A run changes its environment, and nobody is left to see it."""
+    code = f"{PREFIX}import json.tool\n__import__('pathlib').Path(sys.prefix, 'lib', 'mark').write_text('x')\n"
+    with agent_of(hub) as (home, agent):
+        package = published(agent, tmp_path / "marks", f"{code}import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+        started = agent.request("POST", f"packages/{package}/runs", {})
+        until(lambda: "up" in printed(agent, started["id"]))
+        marked = Path(json.loads(printed(agent, started["id"]).splitlines()[0])[0]) / "lib" / "mark"
+        assert marked.exists()
+        os.kill(pid_in(home.agent_file) or 0, signal.SIGKILL)
+        until(lambda: pid_in(home.agent_file) is None)
+        later = start_agent(home)
+        published(later, tmp_path / "marks", PREFIX)
+        found = ended(later, later.request("POST", f"packages/{package}/runs", {})["id"])
+        assert not (Path(told(later, found)[0]) / "lib" / "mark").exists()
+
+
 def test_an_environment_in_use_stays(agent: AgentClient, tmp_path: Path) -> None:
     package = published(agent, tmp_path / "sleeper", "import time\nprint('up', flush=True)\ntime.sleep(600)\n")
     started = agent.request("POST", f"packages/{package}/runs", {})

@@ -253,6 +253,7 @@ class Agent(Configurable):
             stack.callback(self._end_tasks)
             stack.push_async_callback(self.console.end)
             stack.push_async_callback(self.commands.end)
+            await self._sweep()  # before a run that goes on asks for an environment
             await stack.enter_async_context(self.supervisor)
             for run in self.supervisor.live_runs():  # those that an earlier agent took in
                 self.console.follow(run)
@@ -346,6 +347,14 @@ class Agent(Configurable):
             task = self._tasks.create_task(job)
             self._background.add(task)
             task.add_done_callback(self._background.discard)
+
+    async def _sweep(self) -> None:
+        """Have environments that an earlier agent left in use, or half-made, looked at or removed."""
+        try:
+            if await asyncio.to_thread(self.home.environments.is_dir):
+                await self.site.environments.sweep()
+        except AgentError as error:
+            log.warning("Environments could not be looked at: %s", error)
 
     async def _tidy_now_and_then(self) -> None:
         """Remove what was prepared and has not been used for long."""
