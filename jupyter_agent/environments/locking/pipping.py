@@ -88,7 +88,8 @@ class Resolver:
         arguments = (
             *("pip", "compile", "requirements.in", "--constraints", "constraints.txt", "--output-file", out),
             *("--python", sys.executable, "--python-version", python, "--python-platform", machine.uv_platform()),
-            *("--only-binary", ":all:", "--no-header", *more, *(("--offline",) if self.offline else ())),
+            *("--only-binary", ":all:", "--no-header", *more),
+            *(("--offline",) if self.offline and "--offline" not in more else ()),
             *(("--find-links", STUBS) if (folder / STUBS).exists() else ()),
         )
         tag = os.environ.get(TAG) or uuid.uuid4().hex
@@ -112,7 +113,11 @@ class Resolver:
         self, found: Sequence[Wheel], folder: Path, machine: Machine, python: str
     ) -> list[Wheel]:
         """The same with the names that each needs, which a pylock.toml does not say but a requirements.txt does."""
-        await self._compile(folder, machine, python, "--annotation-style", "line", out="annotated.txt")
+        asked = ("--annotation-style", "line")
+        try:  # all of it was just fetched: asking the indexes once more would take longer than all the rest
+            await self._compile(folder, machine, python, *asked, "--offline", out="annotated.txt")
+        except (InvalidInput, Unavailable):
+            await self._compile(folder, machine, python, *asked, out="annotated.txt")
         needed = _needed((folder / "annotated.txt").read_text(encoding="utf-8"))
         return [replace(wheel, dependencies=tuple(sorted(needed.get(wheel.name, ())))) for wheel in found]
 
