@@ -44,6 +44,7 @@ HEADER = """\
 """
 
 MAIN = "main"
+"""The one category: what is only for a project's development is not asked for (``specs``), so it is not locked."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def text(spec: Spec, locked: Sequence[Locked], *, channels: Sequence[str] | None
     """
     used = [Channel(url=url, used_env_vars=()) for url in channels] if channels is not None else None
     lock = Lockfile(
-        package=[package for one in locked for package in _packages(spec, one)],
+        package=[package for one in locked for package in _packages(one)],
         metadata=LockMeta(
             content_hash=dict(sorted(content_hashes(spec).items())),
             channels=used or [_public(channel) for channel in spec.asked.channels],
@@ -105,11 +106,9 @@ def _custom(spec: Spec, locked: Sequence[Locked]) -> dict[str, str]:
     return {key: json.dumps(value, sort_keys=True, ensure_ascii=False) for key, value in told.items() if value}
 
 
-def _packages(spec: Spec, one: Locked) -> list[LockedDependency]:
+def _packages(one: Locked) -> list[LockedDependency]:
     found = [_conda(record, one.platform) for record in one.records]
-    found += [_pip(wheel, one.platform) for wheel in one.wheels]
-    _categorise(spec, one.platform, found)
-    return found
+    return [*found, *(_pip(wheel, one.platform) for wheel in one.wheels)]
 
 
 def _conda(record: RepoDataRecord, platform: str) -> LockedDependency:
@@ -125,6 +124,7 @@ def _conda(record: RepoDataRecord, platform: str) -> LockedDependency:
         url=without_secrets(str(record.url)),
         hash=HashModel(md5=record.md5.hex(), sha256=record.sha256.hex() if record.sha256 else None),
         build=str(record.build),
+        categories={MAIN},
     )
 
 
@@ -137,39 +137,5 @@ def _pip(wheel: Wheel, platform: str) -> LockedDependency:
         dependencies=dict.fromkeys(wheel.dependencies, "*"),
         url=wheel.url,
         hash=HashModel(sha256=wheel.sha256),
+        categories={MAIN},
     )
-
-
-def _categorise(spec: Spec, platform: str, packages: Sequence[LockedDependency]) -> None:
-    """Give every package the categories of what needs it; ``main`` covers all others.
-
-    What nothing needs by name is ``main``, so that no package is left out: one without a category is not written.
-    conda_lock's own way fails for names that are spelled in two ways.
-    """
-    wanted = {dependency.name: dependency.category for dependency in spec.asked.dependencies.get(platform, [])}
-    if set(wanted.values()) <= {MAIN}:
-        for package in packages:
-            package.categories = {MAIN}
-        return
-    by_name: dict[str, list[LockedDependency]] = {}
-    for package in packages:
-        by_name.setdefault(_plain(package.name), []).append(package)
-    for name, category in wanted.items():
-        _spread(_plain(name), category, by_name)
-    for package in packages:
-        if MAIN in package.categories or not package.categories:
-            package.categories = {MAIN}
-
-
-def _spread(name: str, category: str, by_name: Mapping[str, Sequence[LockedDependency]]) -> None:
-    waiting, seen = [name], {name}
-    while waiting:
-        for package in by_name.get(waiting.pop(), ()):
-            package.categories.add(category)
-            needed = {_plain(dependency) for dependency in package.dependencies} - seen
-            seen |= needed
-            waiting += sorted(needed)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
