@@ -4,6 +4,7 @@
 
 import { Dialog, InputDialog, Notification, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
+import { Widget } from '@lumino/widgets';
 
 import type { IEnvironmentsModel } from './environments';
 import { environmentDetail, grouped, nameOfEnvironment } from './environmentwords';
@@ -43,12 +44,29 @@ export async function patiently<T>(message: string, job: Promise<T>): Promise<T>
 
 const PATIENCE_MS = 1000;
 
-/** Ask before something is done that cannot be undone. */
-export async function confirmed(question: string, consequence: string, deed: string, no: string): Promise<boolean> {
+/** Ask before something is done that cannot be undone; what it leads to may be several paragraphs. */
+export async function confirmed(
+  question: string,
+  consequence: string | readonly string[],
+  deed: string,
+  no: string
+): Promise<boolean> {
+  const body = typeof consequence === 'string' ? consequence : paragraphs(consequence);
   const buttons = [Dialog.cancelButton({ label: no }), Dialog.warnButton({ label: deed })];
   // Enter does what is safe.
-  const answer = await showDialog({ title: question, body: consequence, buttons, defaultButton: 0 });
+  const answer = await showDialog({ title: question, body, buttons, defaultButton: 0 });
   return answer.button.accept;
+}
+
+function paragraphs(texts: readonly string[]): Widget {
+  const widget = new Widget();
+  for (const text of texts) {
+    const paragraph = document.createElement('p');
+    paragraph.textContent = text;
+    widget.node.append(paragraph);
+  }
+  widget.addClass('jp-agent-Paragraphs');
+  return widget;
 }
 
 /** One of these, by what it is called; `null` when the user wants none. Two of one name are told apart by number. */

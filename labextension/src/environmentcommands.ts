@@ -184,42 +184,32 @@ function cleaning({ model, environments, trans }: ICommandOptions): Record<strin
       : { found: await environments.api.cleanUp({ dry_run: true, days: 0 }), days: 0 };
   };
 
+  /** What is no environment: a channel made from PyPI, or what a making left. */
+  const leftover = (id: string, path: string): string =>
+    /[\\/]channels[\\/]/.test(path) ? trans.__('a channel made from PyPI') : shortId(id || path);
+
   const named = (id: string, path: string, bytes: number): string => {
     const known = environments.find(id);
-    return `${known ? nameOfEnvironment(known) : shortId(id || path)} (${size(bytes)})`;
+    return `${known ? nameOfEnvironment(known) : leftover(id, path)} (${size(bytes)})`;
   };
 
   const cleanUp = async (): Promise<void> => {
     const looking = Promise.all([find(), environments.refresh()]);
     const [{ found, days }] = await patiently(trans.__('Looking for what nothing uses …'), looking);
-    const count = found.removed.length;
-    if (!count) {
+    if (!found.removed.length) {
       Notification.info(trans.__('There is nothing to clean up.'), { autoClose: 4000 });
       return;
     }
     const said = [
       days === 0 ? trans.__('Nothing has been unused for long. These were used, but nothing runs in them now:') : '',
-      found.removed.map(it => named(it.id, it.path, it.bytes)).join(', ') + '.',
+      `${found.removed.map(it => named(it.id, it.path, it.bytes)).join(', ')}.`,
       trans.__('What needs one of them later has it made anew.')
     ];
-    const question = trans._n(
-      'Remove one environment, which frees %2?',
-      'Remove %1 environments, which frees %2?',
-      count,
-      size(found.bytes)
-    );
-    if (await confirmed(question, said.filter(Boolean).join('\n'), trans.__('Remove'), trans.__('Keep'))) {
+    const question = trans.__('Remove what nothing uses, which frees %1?', size(found.bytes));
+    if (await confirmed(question, said.filter(Boolean), trans.__('Remove'), trans.__('Keep'))) {
       const job = environments.cleanUp(days ?? undefined);
-      const { removed, bytes } = await patiently(trans.__('Cleaning up …'), job);
-      Notification.success(
-        trans._n(
-          'One environment was removed: %2 are free.',
-          '%1 environments were removed: %2 are free.',
-          removed.length,
-          size(bytes)
-        ),
-        { autoClose: 4000 }
-      );
+      const { bytes } = await patiently(trans.__('Cleaning up …'), job);
+      Notification.success(trans.__('%1 are free again.', size(bytes)), { autoClose: 4000 });
     }
   };
 
