@@ -446,6 +446,28 @@ async def test_what_was_used_lately_stays(environments: Environments, store: Pat
     assert len(list((store / "locks").glob("*.txt"))) == 1  # it was asked for lately
 
 
+async def test_channels_from_pypi_stay_as_long_as_something_may_refer_to_them(
+    environments: Environments, store: Path, tmp_path: Path
+) -> None:
+    await environments.sweep()
+    channels, old = store / "channels", time.time() - 3 * 86400
+    for name in ("referred", "asked", "fresh", "old", "requests"):
+        (channels / name).mkdir()
+        os.utime(channels / name, (old, time.time() if name == "fresh" else old))
+    (channels / "requests" / "1.json").write_text('{"channel": "asked"}')
+    lock = tmp_path / "conda-lock.yml"
+    lock.write_text(f"url: file://{channels}/referred/noarch/x.conda")
+    environments._locks.remember(lock)
+    would = await environments.gc(days=1, dry_run=True)
+    assert [Path(each.path).name for each in would.removed] == ["old"]
+    assert len({path.name for path in channels.iterdir()}) == 5
+    await environments.gc(days=1)
+    assert {path.name for path in channels.iterdir()} == {"referred", "asked", "fresh", "requests"}
+    lock.unlink()
+    await environments.gc(days=1)
+    assert {path.name for path in channels.iterdir()} == {"asked", "fresh", "requests"}
+
+
 async def test_one_is_removed(environments: Environments, store: Path) -> None:
     made = await ensure(environments, "alpha")
     await environments.release(ENV)

@@ -31,6 +31,9 @@ from jupyter_agent.folders import remove_tree
 EARLIER = re.compile(r"(archive|built-wheels|builds|environments|git|interpreter|sdists|simple|wheels)-v\d+")
 """In the cache, what an earlier version had uv keep there."""
 
+REQUESTS = "requests"
+"""In the folder of channels, which request was answered with which."""
+
 COMPILED = re.compile(r"[0-9a-f]{64}")
 
 ENDINGS = re.compile(r"\.(conda|tar\.bz2|json|lock)$|\.tar$")
@@ -127,7 +130,7 @@ def collect(layout: Layout, holds: Holds, locks: Locks, *, days: float, dry_run:
     with cache_in_use(layout, alone=True) as alone:
         if alone:  # else something is being locked or made: it may be about to refer to any of it
             texts = [*_texts(file for file in locks.referring() if str(file) not in gone), *_texts(map(own_lock, left))]
-            removed += _channels(layout, texts, dry_run=dry_run)
+            removed += _channels(layout, texts, before, dry_run=dry_run)
             removed += _cache(layout, texts, left, dry_run=dry_run)
             if not dry_run:
                 _forget_distrust(layout, left)
@@ -177,9 +180,14 @@ def _texts(files: Iterator[Path]) -> Iterator[str]:
             yield file.read_text(encoding="utf-8")
 
 
-def _channels(layout: Layout, texts: list[str], *, dry_run: bool) -> Iterator[Removed]:
+def _channels(layout: Layout, texts: list[str], before: float, *, dry_run: bool) -> Iterator[Removed]:
+    """Channels made from PyPI to which nothing refers; a user's lock may, wherever it was moved: by last use, too."""
+    requests = [(file, text) for file in _entries(layout.channels / REQUESTS) for text in _texts(iter([file]))]
     for folder in _entries(layout.channels):
-        if not any(folder.name in text for text in texts):
+        if folder.name == REQUESTS or folder.name.startswith(".") or any(folder.name in text for text in texts):
+            continue
+        uses = [_changed(folder), *(_changed(file) for file, text in requests if folder.name in text)]
+        if max(uses) <= before:
             yield from _removing("channel", folder, dry_run=dry_run, remove=partial(layout.delete, folder))
 
 
@@ -242,6 +250,12 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _changed(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:
