@@ -136,7 +136,13 @@ class TestRoundTrip:
 
     def test_of_environments_their_locks_stay(self, tmp_path: Path) -> None:
         home = small_home(tmp_path / "home", "one")
-        for name in ("locks/key.yml", "cache/pkgs/six.conda", "channels/key/noarch/six.conda", "held/run", "building/x"):
+        for name in (
+            "locks/key.yml",
+            "cache/pkgs/six.conda",
+            "channels/key/noarch/six.conda",
+            "held/run",
+            "building/x",
+        ):
             (home.environments / name).parent.mkdir(parents=True)
             (home.environments / name).write_text(name)
         backed_up(home, tmp_path / "small.backup")
