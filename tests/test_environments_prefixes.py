@@ -531,6 +531,7 @@ async def test_kills_leave_what_verifies_or_is_made_anew(store: Path, environ: d
         assert ask(made.python, "import alpha, beta; print(alpha.version)") == "1.0"
         assert await environments.verify(made.prefix.name) == []
         assert await environments.release(RUNS[7]) == []
+        await environments.sweep()  # as the next agent does at its start
         assert folders(store) == {made.prefix.name}
 
 

@@ -120,7 +120,10 @@ def _used(holds: Holds, prefix: Path) -> str:
 
 
 def collect(layout: Layout, holds: Holds, locks: Locks, *, days: float, dry_run: bool) -> Collected:
-    """Remove what nothing used for ``days``, and what nothing refers to; ``dry_run``: only say what. Blocks."""
+    """Remove what nothing used for ``days``, and what nothing refers to; ``dry_run``: only say what. Blocks.
+
+    Some of it is only put away, for ``sweep`` to delete.
+    """
     before = time.time() - days * 86400
     removed = list(_prefixes(layout, holds, before, dry_run=dry_run))
     gone = {each.path for each in removed}
@@ -188,7 +191,7 @@ def _channels(layout: Layout, texts: list[str], before: float, *, dry_run: bool)
             continue
         uses = [_changed(folder), *(_changed(file) for file, text in requests if folder.name in text)]
         if max(uses) <= before:
-            yield from _removing("channel", folder, dry_run=dry_run, remove=partial(layout.delete, folder))
+            yield from _removing("channel", folder, dry_run=dry_run, remove=partial(_put_away, layout, folder))
 
 
 def _cache(layout: Layout, texts: list[str], prefixes: list[Path], *, dry_run: bool) -> Iterator[Removed]:
@@ -197,13 +200,13 @@ def _cache(layout: Layout, texts: list[str], prefixes: list[Path], *, dry_run: b
     names |= {file.stem for prefix in prefixes for file in prefix.glob("conda-meta/*.json")}
     for entry in _entries(layout.cache / "pkgs"):
         if ENDINGS.sub("", entry.name) not in names and not entry.name.startswith("."):
-            yield from _removing("package", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+            yield from _removing("package", entry, dry_run=dry_run, remove=partial(_put_away, layout, entry))
     for entry in (entry for python in _entries(layout.cache / "compiled") for entry in _entries(python)):
         if COMPILED.fullmatch(entry.name) and not any(entry.name in text for text in texts):
-            yield from _removing("bytecode", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+            yield from _removing("bytecode", entry, dry_run=dry_run, remove=partial(_put_away, layout, entry))
     for entry in _entries(layout.cache):
         if EARLIER.fullmatch(entry.name):
-            yield from _removing("cache", entry, dry_run=dry_run, remove=partial(_delete, layout, entry))
+            yield from _removing("cache", entry, dry_run=dry_run, remove=partial(_put_away, layout, entry))
 
 
 def unused_wheels(layout: Layout) -> dict[str, list[Removed]]:
@@ -240,9 +243,10 @@ def _removing(kind: str, path: Path, *, dry_run: bool, remove: Callable[[], obje
     yield Removed(kind, str(path), freed)
 
 
-def _delete(layout: Layout, path: Path) -> None:
+def _put_away(layout: Layout, path: Path) -> None:
+    """Builders wait meanwhile: what takes long, to delete it, is done by the ``sweep`` afterwards."""
     if path.is_dir() and not path.is_symlink():
-        layout.delete(path)
+        layout.put_away(path)
 
 
 def _entries(folder: Path) -> list[Path]:
