@@ -32,7 +32,8 @@ async def main(folder: Path, what: str, file: Path) -> None:
         environment = await environments.ensure(definition, teller=teller, tag=tag)
         if what == "rebuild":
             await environments.release(tag)
-            await environments.repair(environment.hash, teller=teller, tag=tag)
+            await environments.taint(environment.hash)
+            await environments.ensure(definition, teller=teller, tag=tag)
     print("done", flush=True)
 
 
