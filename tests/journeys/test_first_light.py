@@ -28,6 +28,8 @@ def test_the_demo_is_one_command(home: Home) -> None:
     run = json.loads(done.stdout)
     assert run["state"] == "succeeded"
     assert run["results"], "the notebook names its results"
+    kinds = {found["id"]: found["kind"] for found in json.loads(cli("env", "list", "--json", home=home).stdout)}
+    assert kinds[run["environment"]] == "conda"
     names = [artifact["name"] for artifact in run["artifacts"]]
     assert "output.ipynb" in names
     saved = cli("runs", "artifacts", run["id"], "output.ipynb", "-o", str(home.path.parent / "o.ipynb"), home=home)
