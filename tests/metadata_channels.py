@@ -98,7 +98,9 @@ def _platform_records(platform: str) -> Iterator[Record]:
         needs = (*system, "openssl >=3.4.0,<4.0a0", "tzdata", "readline >=8.2,<9.0a0")
         yield record(
             *("python", version, *needs),
-            build="h9e4cc4f_1_cpython", subdir=platform, constrains=[abi],
+            build="h9e4cc4f_1_cpython",
+            subdir=platform,
+            constrains=[abi],
         )
         yield record("python_abi", version.rpartition(".")[0], build=f"5_cp{short}", subdir=platform)
         for numpy in ("1.26.4", "2.2.3"):
