@@ -25,6 +25,7 @@ class Entry:
     sha256: str
     md5: str = ""
     manager: str = "conda"
+    category: str = "main"
 
     @classmethod
     def of(cls, file: Path, url: str | None = None) -> Entry:
@@ -99,8 +100,8 @@ def lock(file: Path, entries: Iterable[Entry], *, variables: Mapping[str, str] |
             "dependencies": {},
             "url": entry.url,
             "hash": {"sha256": entry.sha256, **({"md5": entry.md5} if entry.md5 else {})},
-            "category": "main",
-            "optional": False,
+            "category": entry.category,
+            "optional": entry.category != "main",
         }
         for entry in entries
     ]

@@ -22,6 +22,8 @@ from jupyter_agent import processes
 from jupyter_agent.environments.building.activated import activated, read
 from jupyter_agent.environments.building.activation import activate
 from jupyter_agent.environments.channel.archives import PLACEHOLDER
+from jupyter_agent.environments.definitions import this_platform
+from jupyter_agent.environments.locking.hashes import lock_hash
 from jupyter_agent.environments.work.jobs import BuildJob, Job, Settings, VerifyJob
 from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, Unavailable
@@ -264,6 +266,17 @@ async def test_a_lock_for_other_machines_and_none_at_all(place: Place, tmp_path:
         await do(BuildJob(file, tmp_path / "prefix", place.settings))
     with pytest.raises(NotFound):
         await do(BuildJob(tmp_path / "none.yml", tmp_path / "prefix", place.settings))
+
+
+async def test_of_a_lock_with_categories_main_alone_is_installed(place: Place, tmp_path: Path) -> None:
+    """As the hash that names the prefix is over those alone."""
+    extra = Entry.of(package(tmp_path, "for-tests", {f"{SITE}/for_tests.py": ""}))
+    beside = wheel(tmp_path / "wheels", "beside", {"beside.py": ""})
+    dev = (replace(extra, category="dev"), replace(beside, category="dev"))
+    file = lock(tmp_path / "conda-lock.yml", [place.python, place.sample, *dev])
+    assert lock_hash(file.read_text(), this_platform()) == lock_hash(place.lock.read_text(), this_platform())
+    assert (await do(BuildJob(file, tmp_path / "prefix", place.settings)))["packages"] == 2
+    assert not [*(tmp_path / "prefix").rglob("for_tests.py"), *(tmp_path / "prefix").rglob("beside.py")]
 
 
 async def test_an_archive_that_was_swapped_cut_or_removed_is_not_installed(tmp_path: Path) -> None:

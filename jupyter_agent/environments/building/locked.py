@@ -19,6 +19,11 @@ from jupyter_agent.errors import Failed, InvalidInput, NotFound
 VARIABLES = "jupyter_agent.variables"
 """Key of a lock's own metadata under which the variables of its environment.yml stand, as JSON."""
 
+OTHER_CATEGORY = re.compile(r"""\bcategor(y|ies)["']?[ \t]*:(?![ \t]*["']?main\b)""")
+
+Names = set[tuple[str, str]]
+"""Of packages: ``("conda" | "pip", name)``."""
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -57,15 +62,40 @@ def read(file: Path) -> Locked:
     if platform is None:
         held = ", ".join(sorted(str(known.subdir) for known in environment.platforms())) or "no platform"
         raise InvalidInput(f"The lock {file} is for {held}, not for this machine ({here}): lock it for {here}, too.")
-    wheels = _wheels(environment.pypi_packages_for_platform(platform) or [], file)
-    return Locked(_records(environment, platform, file), wheels, _variables(text))
+    main = _main(text, here)
+    wheels = [one for one in environment.pypi_packages_for_platform(platform) or [] if _is_in(main, "pip", one.name)]
+    return Locked(_records(environment, platform, file, main), _wheels(wheels, file), _variables(text))
 
 
-def _records(environment: Any, platform: LockPlatform, file: Path) -> list[RepoDataRecord]:
-    records: list[RepoDataRecord] = environment.conda_repodata_records_for_platform(platform) or []
+def _records(environment: Any, platform: LockPlatform, file: Path, main: Names | None) -> list[RepoDataRecord]:
+    found: list[RepoDataRecord] = environment.conda_repodata_records_for_platform(platform) or []
+    records = [record for record in found if _is_in(main, "conda", record.name.normalized)]
     if unsure := [record.name.normalized for record in records if record.sha256 is None and record.md5 is None]:
         raise InvalidInput(f"The lock {file} has no hash for {', '.join(unsure)}: lock the environment again.")
     return records
+
+
+def _main(text: str, platform: str) -> Names | None:
+    """What is installed of a lock that has other categories, too (``dev``), which rattler does not tell apart.
+
+    ``None``: all of it. The whole lock is read a second time only when there are any.
+    """
+    if not OTHER_CATEGORY.search(text):
+        return None
+    from jupyter_agent.environments.locking.hashes import installed  # noqa: PLC0415 - for such locks alone
+    from jupyter_agent.environments.reading import load_yaml  # noqa: PLC0415 - the same
+
+    packages = load_yaml(text, "conda-lock.yml").get("package", [])
+    return {(manager, _plain(name)) for manager, name, *_ in installed(packages, platform)}
+
+
+def _is_in(names: Names | None, manager: str, name: str) -> bool:
+    return names is None or (manager, _plain(name)) in names
+
+
+def _plain(name: str) -> str:
+    """As pip compares names; conda's are told apart by less still."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _wheels(packages: list[PypiLockedPackage], file: Path) -> tuple[Wheel, ...]:
