@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -175,18 +176,27 @@ async def test_a_cancelled_job_leaves_nothing_running(slow: BuildJob, tag: str) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert tagged(tag) == []
+    assert not list((slow.settings.cache / "scratch").iterdir())
     assert time.monotonic() - started < 30  # it did not go on to its end
 
 
 async def test_a_child_ends_with_its_parent_however_that_ends(slow: BuildJob, tag: str, tmp_path: Path) -> None:
-    file = tmp_path / "job.json"
+    """What the two had written for a while lies in a private folder, which the next job removes."""
+    file, temporary, scratch = tmp_path / "job.json", tmp_path / "temporary", slow.settings.cache / "scratch"
     file.write_text(to_json(slow))
-    with subprocess.Popen([sys.executable, "-c", PARENT, str(file), tag]) as parent:  # noqa: ASYNC220 - a test waits
+    temporary.mkdir()
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(file), tag], env=environ) as parent:  # noqa: ASYNC220 - a test waits
         compiled = slow.settings.cache / "compiled"
         await asyncio.to_thread(until, lambda: list(compiled.rglob("[0-9].pyc")), what="it compiles")
         assert tagged(tag)
         parent.send_signal(signal.SIGKILL)
     await asyncio.to_thread(until, lambda: not tagged(tag), deadline_s=20, what="the child and its children are gone")
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (scratch, *scratch.iterdir())] == [0o700, 0o700]
+    assert not list(temporary.iterdir())
+    with pytest.raises(NotFound):
+        await do(VerifyJob(tmp_path / "none", slow.settings), Heard(), tag)
+    assert not list(scratch.iterdir())
 
 
 async def test_the_next_builder_of_a_prefix_waits_for_a_child_that_still_works(slow: BuildJob, tag: str) -> None:

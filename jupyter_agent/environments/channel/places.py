@@ -5,48 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jupyter_agent.environments.channel.making import synced
+from jupyter_agent.environments.work import scratch as scratches
 from jupyter_agent.errors import Conflict
 from jupyter_agent.home import Lock
 
 SCRATCH = ".channel-"
 
-ALIVE = "alive"
-"""A file in a scratch folder, locked while somebody works there."""
-
-GIVEN_UP = timedelta(days=1)
-"""A scratch folder without that file is left over once it is so old."""
-
 AGE = timedelta(days=1)
 """So long what was found on PyPI for a file is taken as it is; later PyPI is asked again, where it can be reached."""
 
 
-@contextlib.contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
+def scratch(parent: Path) -> AbstractContextManager[Path]:
     """A new folder in ``parent``, on the same file system, gone afterwards; those of killed processes go, too."""
-    parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=parent, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        with Lock(folder / f"{ALIVE}.new", held="Another process works there."):
-            (folder / f"{ALIVE}.new").rename(folder / ALIVE)
-            yield folder
-
-
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob(f"{SCRATCH}*"):
-        with contextlib.suppress(Conflict, OSError):
-            if (folder / ALIVE).exists():
-                with Lock(folder / ALIVE, held="Another process works there."):
-                    shutil.rmtree(folder, ignore_errors=True)
-            elif datetime.now(UTC) - datetime.fromtimestamp(folder.stat().st_mtime, UTC) > GIVEN_UP:
-                shutil.rmtree(folder, ignore_errors=True)
+    return scratches.scratch(parent, prefix=SCRATCH)
 
 
 def put(made: Path, place: Path) -> None:

@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import json
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jupyter_agent import errors, processes
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.work.jobs import Job, to_json
+from jupyter_agent.environments.work.scratch import scratch
 from jupyter_agent.errors import AgentError, Failed
 
 TIMEOUT_S = 6 * 3600.0
 """For a job: gigabytes through a slow line are waited for, and whoever does not want to wait cancels."""
+
+SCRATCH = "scratch"
+"""In the cache: a folder for each job under way."""
+
+TEMPORARY = ("TMPDIR", "TEMP", "TMP")
+"""Variables that say where temporary files go."""
 
 LAST_LINES = 5
 """Of what a child printed that ended without a result."""
@@ -34,28 +40,34 @@ async def work(job: Job, *, environ: Mapping[str, str], teller: Teller, tag: str
     killed with all that it started, and gone when this returns.
     """
     heard = _Heard(teller)
-    with contextlib.ExitStack() as stack:
-        try:
-            file = await asyncio.to_thread(stack.enter_context, _written(job))
-        except OSError as error:
-            reason = error.strerror or error
-            raise Failed(
-                f"Nothing can be written to the folder for temporary files ({reason}): free some space."
-            ) from error
+    stack = contextlib.ExitStack()
+    written = asyncio.create_task(asyncio.to_thread(_written, job, stack))
+    try:
+        file = await asyncio.shield(written)
+        own = dict.fromkeys(TEMPORARY, str(file.parent))
         command = processes.Command(
-            (sys.executable, "-P", "-m", "jupyter_agent.environments.work", str(file)), file.parent, dict(environ)
+            (sys.executable, "-P", "-m", "jupyter_agent.environments.work", str(file)), file.parent, {**environ, **own}
         )
         done = await processes.run(command, tag=tag, on_line=heard.line, timeout_s=TIMEOUT_S)
+    finally:
+        await asyncio.wait([written])
+        await asyncio.to_thread(stack.close)
     return heard.outcome(done.exit)
 
 
-@contextlib.contextmanager
-def _written(job: Job) -> Iterator[Path]:
-    """A file with the job, for its user alone: a channel's URL may have a password in it."""
-    with tempfile.TemporaryDirectory(prefix="jupyter-agent-job-", ignore_cleanup_errors=True) as folder:
-        file = Path(folder) / "job.json"
+def _written(job: Job, stack: contextlib.ExitStack) -> Path:
+    """A file with the job, for its user alone: a channel's URL may have a password in it.
+
+    It lies in a folder for all that the child needs for a while, which is gone with ``stack``. Raises ``Failed``.
+    """
+    place = job.settings.cache / SCRATCH
+    try:
+        file = stack.enter_context(scratch(place, prefix="job-")) / "job.json"
         file.write_text(to_json(job), encoding="utf-8")
-        yield file
+    except OSError as error:
+        reason = error.strerror or error
+        raise Failed(f"Nothing can be written to {place} ({reason}): free some space, or make it writable.") from error
+    return file
 
 
 class _Heard:
