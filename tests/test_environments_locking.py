@@ -28,6 +28,7 @@ from jupyter_agent.environments.definitions import Definition, this_platform
 from jupyter_agent.environments.locking import explaining, wheels
 from jupyter_agent.environments.locking.hashes import lock_hash
 from jupyter_agent.environments.locking.machines import Machine
+from jupyter_agent.environments.requirements import hashes_of
 from jupyter_agent.environments.uv import UvFailed, explanation
 from jupyter_agent.environments.work.jobs import LockJob, Settings
 from jupyter_agent.environments.work.worker import work
@@ -240,6 +241,22 @@ def test_the_best_of_a_packages_wheels_is_taken_wherever_it_stands() -> None:
     assert wheels.chosen(lines(files), tags=tags, without={"x": "1.0"}, source="e", folder=Path("/")) == []
 
 
+def test_a_requirements_own_hashes_are_the_only_ones_that_a_wheel_may_have() -> None:
+    tags = Machine.usual("linux-64").wheel_tags("3.12.7")
+    plain, best = ("x_y-1.0-py3-none-any.whl", "a" * 64), ("x_y-1.0-cp312-cp312-manylinux_2_17_x86_64.whl", "b" * 64)
+    urls = ", ".join(
+        f'{{url = "https://h/{name}", hashes = {{sha256 = "{sha256}"}}}}' for name, sha256 in (plain, best)
+    )
+    pylock = f'[[packages]]\nname = "x-y"\nversion = "1.0"\nwheels = [{urls}]\n'
+    choose = partial(wheels.chosen, pylock, tags=tags, without={}, source="e.yml", folder=Path("/"))
+    assert choose(hashes={})[0].sha256 == best[1]
+    asked = (f"X.Y==1.0 ; python_version < '4' --hash=sha256:{'C' * 64} --hash=sha256:{plain[1]}", "z --hash=md5:ab")
+    assert hashes_of(asked)["x-y"] == {f"sha256:{'c' * 64}", f"sha256:{plain[1]}"}
+    assert choose(hashes=hashes_of(asked))[0].sha256 == plain[1]
+    with pytest.raises(InvalidInput, match=r"e.yml says with --hash which files of x-y .*manylinux.* has sha256:bbbb"):
+        choose(hashes=hashes_of((f"https://h/x_y-1.0-py3-none-any.whl --hash sha256:{'c' * 64}",)))
+
+
 # No solution
 
 
@@ -278,6 +295,7 @@ def test_what_pip_cannot_have_is_told_in_uvs_words(locker: Locker, records: Path
         "numpy==1.21.0; python_version >= '3.12'": "numpy==1.21.0",
         "this-is-on-no-index-at-all": "not found in the package registry",
         "git+https://example.org/x/y.git": "comes from a repository",
+        f"humanize==4.12.1 --hash=sha256:{'0' * 64}": "says with --hash which files of humanize may be installed",
     }.items():
         with pytest.raises(InvalidInput) as caught:
             locker.lock(asking(records, "python 3.12.*", pip=(asked,)), platforms=("win-64",))

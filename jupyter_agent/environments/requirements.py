@@ -37,6 +37,11 @@ EXPORTED = re.compile(r"[\w.-]+=[^=\s]+=[^=\s]+$")
 LOCAL = re.compile(r"^(file:|[.~/]|[A-Za-z]:[\\/])|@\s*(file:|[.~/])|^[^\s:@]+\.(whl|zip|tar\.gz|tgz)(\s|;|\[|$)")
 """A requirement that is a path."""
 
+HASH = re.compile(r"\s--hash[=\s]\s*(\w+:\w+)")
+
+NAMED = re.compile(r"(?:\S+://\S*/([A-Za-z0-9._]+)-\d|([A-Za-z0-9][A-Za-z0-9._-]*))")
+"""The name of a requirement, or of the wheel that its URL alone leads to."""
+
 MOST_BYTES = 1_000_000
 """Of a file, and of all files that it includes together."""
 
@@ -84,6 +89,21 @@ class Requirements:
     def adding(self, extra: Iterable[str]) -> Requirements:
         """The same and more."""
         return Requirements((*self.lines, *extra), self.constraints, self.options)
+
+
+def hashes_of(lines: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The hashes that lines say a package's file may have, none other (``--hash=sha256:...``), by its name.
+
+    The name is in its normal form. Two lines of one name are for two machines: the hashes of both will do.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for line in lines:
+        hashes = frozenset(hash_.lower() for hash_ in HASH.findall(line))
+        written = NAMED.match(line)
+        if hashes and written:
+            name = re.sub(r"[-_.]+", "-", written[1] or written[2]).lower()
+            found[name] = found.get(name, frozenset()) | hashes
+    return found
 
 
 def option_of(line: str) -> str:

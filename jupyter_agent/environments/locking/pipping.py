@@ -18,6 +18,7 @@ from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.environments.locking import wheels
 from jupyter_agent.environments.locking.machines import Machine
 from jupyter_agent.environments.locking.wheels import Wheel
+from jupyter_agent.environments.requirements import hashes_of
 from jupyter_agent.environments.specs import Spec
 from jupyter_agent.environments.uv import Uv, UvFailed
 from jupyter_agent.errors import InvalidInput, Unavailable
@@ -62,7 +63,12 @@ class Resolver:
             await self._compile(folder, machine, python)
             pylock = (folder / "pylock.toml").read_text(encoding="utf-8")
             found = wheels.chosen(
-                pylock, tags=machine.wheel_tags(python), without=fixed, source=self.spec.source, folder=folder
+                pylock,
+                tags=machine.wheel_tags(python),
+                without=fixed,
+                source=self.spec.source,
+                folder=folder,
+                hashes=hashes_of((*self.spec.pip[machine.platform], *self.spec.pip_constraints)),  # uv forgets them
             )
             return await self._with_dependencies(found, folder, machine, python)
 

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,8 @@ from packaging.version import InvalidVersion, Version
 
 from jupyter_agent.environments.specs import pypi
 from jupyter_agent.errors import InvalidInput
+
+NO_HASHES: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,34 +69,55 @@ def write_stubs(folder: Path, packages: Mapping[str, str]) -> None:
             archive.writestr(f"{named}.dist-info/RECORD", "")
 
 
-def chosen(pylock: str, *, tags: Sequence[Tag], without: Mapping[str, str], source: str, folder: Path) -> list[Wheel]:
+def chosen(
+    pylock: str,
+    *,
+    tags: Sequence[Tag],
+    without: Mapping[str, str],
+    source: str,
+    folder: Path,
+    hashes: Mapping[str, frozenset[str]] = NO_HASHES,
+) -> list[Wheel]:
     """A wheel for each package in a pylock.toml but those that conda installs, sorted by name.
 
-    ``tags`` say which wheels can be used, best first. Raises ``InvalidInput`` for a package without such a wheel.
+    ``tags`` say which wheels can be used, best first; ``hashes`` which files alone, for packages that are in it. Raises
+    ``InvalidInput`` for a package without such a wheel.
     """
     order = {tag: place for place, tag in enumerate(tags)}
     found = []
     for package in tomllib.loads(pylock).get("packages", []):
         name = str(canonicalize_name(package["name"]))
         if name not in without:
-            found.append(_wheel(name, package, order, source, folder))
+            found.append(_wheel(name, package, _ranked(package, order, folder), hashes.get(name), source))
     return sorted(found, key=lambda wheel: wheel.name)
 
 
-def _wheel(name: str, package: Mapping[str, Any], order: Mapping[Tag, int], source: str, folder: Path) -> Wheel:
+def _ranked(package: Mapping[str, Any], order: Mapping[Tag, int], folder: Path) -> list[_Candidate]:
+    """Its wheels that can be used, the best first."""
     archives = [package["archive"]] if "archive" in package else package.get("wheels", [])
     ranked = sorted(
         (rank, one)
         for one in (_Candidate.of(archive, folder) for archive in archives)
         if one is not None and (rank := one.rank(order)) is not None
     )
+    return [one for _, one in ranked]
+
+
+def _wheel(
+    name: str, package: Mapping[str, Any], ranked: Sequence[_Candidate], hashes: frozenset[str] | None, source: str
+) -> Wheel:
     if not ranked:
         why = "it is fetched from a repository or folder" if {"vcs", "directory"} & package.keys() else "it has none"
         raise InvalidInput(
             f"{source} asks pip for {name}, but only wheels with a hash can be locked, and {why} that can be used: "
             "give the URL of a wheel, another version, or have it from a conda channel."
         )
-    best = ranked[0][1]
+    best = next((one for one in ranked if hashes is None or f"sha256:{one.sha256}" in hashes), None)
+    if best is None:
+        raise InvalidInput(
+            f"{source} says with --hash which files of {name} may be installed, but none of its wheels that can be "
+            f"used has one of these hashes ({ranked[0].file} has sha256:{ranked[0].sha256}): look why, or correct them."
+        )
     return Wheel(name, str(package.get("version") or best.version), without_secrets(best.url), best.sha256)
 
 
@@ -106,6 +130,11 @@ class _Candidate:
     version: str
     build: BuildTag
     tags: frozenset[Tag] = field(compare=False)
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return unquote(urlsplit(self.url).path).rpartition("/")[2]
 
     @classmethod
     def of(cls, archive: Mapping[str, Any], folder: Path) -> _Candidate | None:
