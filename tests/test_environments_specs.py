@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rattler import MatchSpec as RattlerSpec
 
 from jupyter_agent.environments.definitions import Definition, Kind, this_platform
+from jupyter_agent.environments.locking.writing import content_hashes
 from jupyter_agent.environments.specs import Explicit, Spec, parse
 from jupyter_agent.environments.specs.matchspecs import PLATFORMS, wanted
 from jupyter_agent.environments.specs.project import our_python
@@ -415,10 +416,28 @@ def test_an_environment_that_cannot_be_used_is_told_why(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_credentials_are_in_no_sentence() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret@example.org/a b",
+        "https://user:other@secret@example.org/a b",
+        "https://example.org/t/secret/a b",
+        f"https://user:secret{'x' * 200}@example.org/a b",
+    ],
+)
+def test_credentials_are_in_no_sentence(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        spec("channels: ['https://user:secret@example.org/a b']\ndependencies: [a]")
+        spec(f"channels: ['{url}']\ndependencies: [a]")
     assert "secret" not in str(caught.value)
+    assert "https://" in str(caught.value)
+
+
+def test_content_hashes_do_not_depend_on_passwords() -> None:
+    def hashes(url: str) -> dict[str, str]:
+        return content_hashes(spec(f"channels: ['{url}']\ndependencies: [a]"))
+
+    assert hashes("https://user:one@h.test/c") == hashes("https://user:two@h.test/c") == hashes("https://h.test/c")
+    assert hashes("https://h.test/t/token/c") == hashes("https://h.test/c") != hashes("https://h.test/d")
 
 
 # requirements.txt

@@ -15,7 +15,11 @@ from pathlib import Path
 
 SECTIONS = ("global", "install")
 
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+CREDENTIALS = re.compile(r"(?<=://)([^/?#\s]*@|(?!\[)[^/?#\s@:]*:[0-9]*[^0-9/?#\s@:.,;'\")\]}][^/?#\s@]*)")
+"""What stands before the host in a URL, up to the last ``@``; or a password alone, of a URL that was cut."""
+
+TOKEN = re.compile(r"(?<=/t/)[^/\s'\"]+")
+"""conda's, in a path."""
 
 NOT_OURS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_WORKING_DIR", "UV_PROJECT", "UV_NO_CACHE")
 """Settings of uv that speak of another environment or work against ours; so do the prefixes below."""
@@ -110,8 +114,8 @@ def _is_there(place: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """The text with what stands before the host in its URLs made unreadable."""
-    return CREDENTIALS.sub("***@", text)
+    """The text with the credentials of its URLs made unreadable: what stands before the host, conda's tokens."""
+    return TOKEN.sub("***", CREDENTIALS.sub("***@", text))
 
 
 def _translated(settings: Mapping[str, str]) -> dict[str, str]:

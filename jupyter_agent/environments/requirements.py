@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from jupyter_agent.environments.indexes import CREDENTIALS
+from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.environments.reading import read_text
 from jupyter_agent.errors import InvalidInput, NotFound
 
@@ -188,21 +188,26 @@ def _target(value: str, name: str, within: tuple[str, ...]) -> str:
 
 
 def _outside(name: str, value: str) -> InvalidInput:
-    shown = CREDENTIALS.sub("***@", value)
+    shown = without_credentials(value)
     return InvalidInput(f"{name} includes {shown}, which is not in the package: copy it into the package.")
 
 
 def _check_option(line: str, where: str) -> None:
     value = re.split(r"[\s=]+", line, maxsplit=1)[-1]
     if line.startswith(("-f", "--find-links")) and "://" not in value and not Path(value).is_absolute():
-        raise InvalidInput(f"{where} says {line!r}: a folder of the package cannot be an index for its environment.")
+        raise InvalidInput(
+            f"{where} says {without_credentials(line)!r}: a folder of the package cannot be an index for its "
+            "environment."
+        )
 
 
 def _checked(line: str, where: str) -> str:
     if EXPORTED.match(line):
-        raise InvalidInput(f"{where} asks for {line!r}, in conda's words: put it into an environment.yml.")
+        raise InvalidInput(
+            f"{where} asks for {without_credentials(line)!r}, in conda's words: put it into an environment.yml."
+        )
     if re.match(r"(-e|--editable)\b", line) or LOCAL.search(line):
-        shown = CREDENTIALS.sub("***@", line)
+        shown = without_credentials(line)
         raise InvalidInput(
             f"{where} asks for {shown!r}, a path: environments are made of packages that can be fetched by name or URL."
         )

@@ -79,7 +79,10 @@ def text(spec: Spec, locked: Sequence[Locked], *, channels: Sequence[str] | None
 
 
 def content_hashes(spec: Spec) -> dict[str, str]:
-    """conda_lock's hash of what is asked for, by platform: with the virtual packages that locks are made for."""
+    """conda_lock's hash of what is asked for, by platform: with the virtual packages that locks are made for.
+
+    Without passwords: a lock is shown to others, and a short one could be guessed by its hash.
+    """
     with tempfile.TemporaryDirectory(prefix="jupyter-agent-lock-") as folder:
         repodata = FakeRepoData(base_path=Path(folder))
         subdirs = yaml.safe_load(FILE.read_text(encoding="utf-8"))["subdirs"]
@@ -89,7 +92,9 @@ def content_hashes(spec: Spec) -> dict[str, str]:
                 package = VirtualPackage(name=name, version=version, build_string=build)
                 repodata.add_package(package, subdirs=[platform])
         repodata.write()
-        found: dict[str, str] = compute_content_hashes(spec.asked, repodata)
+        channels = [channel if channel.used_env_vars else _public(channel) for channel in spec.asked.channels]
+        asked = spec.asked.model_copy(update={"channels": channels})
+        found: dict[str, str] = compute_content_hashes(asked, repodata)
         return found
 
 

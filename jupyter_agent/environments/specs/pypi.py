@@ -15,7 +15,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from jupyter_agent.environments.indexes import CREDENTIALS
+from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.environments.specs.condalock import (
     Dependency,
     PathDependency,
@@ -86,7 +86,7 @@ def _modelled(bare: str, requirement: Requirement) -> Dependency:
 def _of_url(name: str, url: str, extras: list[str]) -> URLDependency | VCSDependency:
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0:  # reading the port raises ValueError for one that is none
-        raise ValueError(f"{CREDENTIALS.sub('***@', url)!r} names no host")
+        raise ValueError(f"{without_credentials(url)!r} names no host")
     vcs, plus, _ = url.partition("+")
     bare, fragment = urldefrag(url)
     if plus and "://" not in vcs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jupyter_agent.environments.definitions import Definition, Kind, this_platform
-from jupyter_agent.environments.indexes import CREDENTIALS
+from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.environments.requirements import Requirements
 from jupyter_agent.environments.specs import environment, explicit, project, pypi
 from jupyter_agent.environments.specs.asking import Asking
@@ -58,8 +58,9 @@ def parse(
             asking.add_missing(extra)
         return _spec(definition, found, default_channels)
     except AgentError as error:
-        if CREDENTIALS.search(str(error)):
-            raise type(error)(CREDENTIALS.sub("***@", str(error))) from None
+        said = without_credentials(str(error))
+        if said != str(error):
+            raise type(error)(said) from None
         raise
 
 
