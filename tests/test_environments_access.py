@@ -20,6 +20,9 @@ from jupyter_agent.environments.access.credentials import anaconda_tokens, hidde
 from jupyter_agent.environments.access.inheriting import inherited
 from jupyter_agent.environments.access.reaching import Route, ask
 from jupyter_agent.environments.definitions import Definition
+from jupyter_agent.environments.prefixes.condas import Condas
+from jupyter_agent.environments.prefixes.layout import Layout
+from jupyter_agent.environments.prefixes.orders import Order
 from jupyter_agent.environments.work.jobs import BuildJob, LockJob, Settings
 from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import (
@@ -108,6 +111,27 @@ async def failure(kind: type[AgentError], access: Access, *names: str) -> str:
 
 
 # -- Names of channels
+
+
+async def test_files_that_name_no_channel_have_those_that_conda_is_configured_to(tmp_path: Path) -> None:
+    """Unless the agent itself is configured to others; what changes gives another lock."""
+    environ, layout = {"HOME": str(tmp_path), "CORP": "corp.example"}, Layout(tmp_path / "environments")
+    order = Order(Definition.of("environment.yml", "dependencies: [python]\n"), (), Listener(), "no-tag")
+    condas = Condas(layout, environ=environ, default_channels=())
+
+    def defaults() -> tuple[str, ...]:
+        return condas.settings(offline=False).default_channels
+
+    before = await condas.key(order)
+    assert defaults() == ("conda-forge",)
+    (tmp_path / ".condarc").write_text("channels:\n- https://conda.${CORP}/main\n- bioconda\n")
+    assert defaults() == ("https://conda.corp.example/main", "bioconda")
+    assert await condas.key(order) != before
+    chosen = Condas(layout, environ=environ, default_channels=("conda-forge",))
+    assert chosen.settings(offline=False).default_channels == ("conda-forge",)
+    assert await chosen.key(order) == before
+    (tmp_path / ".condarc").write_text("channels: {a: b}\n")
+    assert defaults() == ("conda-forge",)  # the job itself says what is wrong with it
 
 
 def test_names_are_urls_as_conda_has_them(machine: Machine) -> None:

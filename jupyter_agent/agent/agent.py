@@ -124,9 +124,8 @@ class Agent(Configurable):
     ).tag(config=True)
     conda_channels = List(
         Unicode(),
-        default_value=["conda-forge"],
-        minlen=1,
-        help="Conda channels of files that name none, by name or URL; the first one counts most.",
+        help="Conda channels of files that name none, by name or URL; the first one counts most. Where it is empty, "
+        "those of conda's own configuration (`channels` in `.condarc`), else conda-forge.",
     ).tag(config=True)
     channel_fallback = Enum(
         ("", "pypi"),

@@ -341,7 +341,7 @@ def _own_words(settings: Mapping[str, str]) -> dict[str, Any]:
 
 def _configured(conda: Condarc) -> dict[str, Secret]:
     """Credentials in conda's settings, by the public beginning of the URLs that they are for."""
-    urls = [conda.alias, *conda.default_channels, *conda.custom_channels.values()]
+    urls = [conda.alias, *conda.channels, *conda.default_channels, *conda.custom_channels.values()]
     urls += [url for several in conda.multichannels.values() for url in several]
     found: dict[str, Secret] = {}
     for url in urls:

@@ -27,6 +27,7 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 LISTS = (
+    "channels",
     "default_channels",
     "channel_settings",
     "allowlist_channels",
@@ -36,7 +37,7 @@ LISTS = (
 )
 MAPS = ("custom_channels", "custom_multichannels", "proxy_servers")
 WORDS = ("channel_alias", "ssl_verify", "offline", "client_ssl_cert")
-FROM_ENVIRONMENT = ("channel_alias", "ssl_verify", "offline", "default_channels")
+FROM_ENVIRONMENT = ("channel_alias", "ssl_verify", "offline", "channels", "default_channels")
 """Of all that conda reads as ``CONDA_<NAME>``, what one sets so."""
 
 
@@ -44,11 +45,14 @@ FROM_ENVIRONMENT = ("channel_alias", "ssl_verify", "offline", "default_channels"
 class Condarc:
     """conda's settings. ``files`` are those that were read; ``certificates`` a file or folder, or ``None``.
 
+    ``channels`` are for what names none, ``default_channels`` what the name ``defaults`` stands for.
+
     Their texts may hold credentials: none is shown by ``repr``.
     """
 
     files: tuple[Path, ...] = ()
     alias: str = field(default=ALIAS, repr=False)
+    channels: tuple[str, ...] = field(default=(), repr=False)
     default_channels: tuple[str, ...] = field(default=DEFAULTS, repr=False)
     custom_channels: Mapping[str, str] = field(default_factory=dict, repr=False)
     multichannels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
@@ -176,6 +180,7 @@ def _condarc(merged: Mapping[str, Any], files: tuple[Path, ...]) -> Condarc:
     return Condarc(
         files=files,
         alias=str(merged.get("channel_alias", ALIAS)).rstrip("/"),
+        channels=_words(merged.get("channels")),
         default_channels=_words(merged.get("default_channels")) or defaults,
         custom_channels={name: str(value) for name, value in merged.get("custom_channels", {}).items() if value},
         multichannels={name: _words(value) for name, value in merged.get("custom_multichannels", {}).items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_agent import processes
+from jupyter_agent.environments.access import condarc
 from jupyter_agent.environments.definitions import Kind, this_platform
 from jupyter_agent.environments.prefixes.layout import Layout
 from jupyter_agent.environments.prefixes.orders import Made, Order
@@ -19,6 +21,8 @@ from jupyter_agent.environments.uv import Uv
 from jupyter_agent.environments.work.jobs import BuildJob, ChannelJob, LockJob, Settings, VerifyJob
 from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import Failed, InvalidInput, NewerVersion
+
+USUAL = ("conda-forge",)
 
 LONG = 50_000
 """Bytes of a lock from which on a child reads it."""
@@ -50,7 +54,10 @@ FORMAT = 1
 
 
 class Condas:
-    """Makes them; ``environ`` is the children's environment, ``default_channels`` are for files that name none."""
+    """Makes them; ``environ`` is the children's environment.
+
+    ``default_channels`` are for files that name none; empty: those that conda is configured to, else conda-forge.
+    """
 
     kind = "conda"
     suffix = ".yml"
@@ -63,7 +70,15 @@ class Condas:
 
     def settings(self, *, offline: bool) -> Settings:
         """What every job needs to know."""
-        return Settings(self._layout.cache, self._layout.channels, offline, self._default_channels)
+        return Settings(self._layout.cache, self._layout.channels, offline, self._defaults())
+
+    def _defaults(self) -> tuple[str, ...]:
+        """What conda is configured to now: its files are small, and somebody may have changed them."""
+        if self._default_channels:
+            return self._default_channels
+        with contextlib.suppress(InvalidInput):  # it is raised by who needs these files
+            return condarc.read(self._environ).channels or USUAL
+        return USUAL
 
     async def hash_of(self, lock: Path, tag: str) -> str:
         """Over what would be installed on this machine."""
@@ -86,9 +101,9 @@ class Condas:
 
     async def key(self, order: Order) -> str:
         """Of the definition, and of what is added to it here."""
-        digest = await asyncio.to_thread(lambda: order.definition.digest)
+        digest, channels = await asyncio.to_thread(lambda: (order.definition.digest, self._defaults()))
         extra = order.extra if order.definition.kind is not Kind.LOCK else ()
-        asked = [FORMAT, digest, extra, self._default_channels, this_platform()]
+        asked = [FORMAT, digest, extra, channels, this_platform()]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     async def lock(self, order: Order, scratch: Path) -> Path:
