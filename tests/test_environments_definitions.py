@@ -502,6 +502,7 @@ def test_a_given_lock_is_taken_for_its_platforms() -> None:
         (package(name="--index-url"), InvalidInput, "has no usable 'name'"),
         (package(name="a\nb"), InvalidInput, "has no usable 'name'"),
         (package(manager="npm"), InvalidInput, "only conda and pip are known"),
+        (package(manager="pip", url="git+https://h.test/x.git@1"), InvalidInput, "comes from a repository"),
         (package(hash="gone"), InvalidInput, "has no md5 and no sha256"),
         (package(hash={"sha256": "00"}), InvalidInput, "has the sha256 '00'"),
         (package(hash={"md5": 3}), InvalidInput, "has the md5 '3'"),

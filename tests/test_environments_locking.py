@@ -27,6 +27,7 @@ from jupyter_agent import processes
 from jupyter_agent.environments.definitions import Definition, this_platform
 from jupyter_agent.environments.locking import explaining, wheels
 from jupyter_agent.environments.locking.hashes import lock_hash
+from jupyter_agent.environments.locking.locks import run
 from jupyter_agent.environments.locking.machines import Machine
 from jupyter_agent.environments.requirements import hashes_of
 from jupyter_agent.environments.uv import UvFailed, explanation
@@ -51,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Locker:
-    """Locks in a child, as the agent does."""
+    """Locks here, for a child takes a second to load what solves; with ``variables`` in one, as the agent does."""
 
     def __init__(self, store: Path) -> None:
         self.settings = Settings(cache=store / "cache", channels=store / "channels")
@@ -69,8 +70,11 @@ class Locker:
     ) -> str:
         """The lock's text."""
         job = LockJob(Definition.of(name, text), (), platforms, self.out, from_pypi, self.settings)
-        environ = {**processes.inherited_environment(), **(variables or {})}
-        self.result = asyncio.run(work(job, environ=environ, teller=self.heard, tag=f"lock-{os.urandom(4).hex()}"))
+        if variables is None:
+            self.result = asyncio.run(run(job, self.heard))
+        else:
+            environ = {**processes.inherited_environment(), **variables}
+            self.result = asyncio.run(work(job, environ=environ, teller=self.heard, tag=f"lock-{os.urandom(4).hex()}"))
         return self.out.read_text()
 
 
@@ -554,6 +558,31 @@ def test_a_channels_broken_index_is_told_in_a_sentence(locker: Locker, tmp_path:
 )
 def test_what_is_no_lock_for_the_platform_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
+        lock_hash(text, "linux-64")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"build": "py3.12_0+b", "url": "file:///a%20folder/linux-64/a-1-0.conda"}, ""),
+        ({"url": "https://h/a-1%2Bcpu-py3-none-any.whl#x", "manager": "pip"}, ""),
+        ({"name": "../../../evil"}, "has the name '../../../evil'"),
+        ({"build": "../../x"}, "has the build '../../x'"),
+        ({"url": "https://u:p@h/noarch/..%2f..%2fevil-1-0.conda"}, r"has the url 'https://\*\*\*@h/noarch/"),
+        ({"url": "https://h/noarch/.."}, "has the url"),
+        ({"url": "ftp://h/noarch/a-1-0.conda"}, "has the url"),
+        ({"url": "data:a-1-0.conda"}, "has the url"),
+    ],
+)
+def test_a_lock_names_no_file_outside_of_its_prefix(changed: dict[str, str], said: str) -> None:
+    package: dict[str, Any] = {"name": "a", "manager": "conda", "url": "https://h/noarch/a-1-0.conda", "build": "0"}
+    package |= {"platform": "linux-64", "hash": {"md5": "0" * 32}, **changed}
+    text = json.dumps({"version": 1, "metadata": {"platforms": ["linux-64"]}, "package": [package]})
+    if not said:
+        assert len(lock_hash(text, "linux-64")) == 64
+        return
+    with pytest.raises(InvalidInput, match=said):
         lock_hash(text, "linux-64")
 
 

@@ -19,6 +19,8 @@ MANAGERS = ("conda", "pip")
 
 DIGITS = {"md5": 32, "sha256": 64}
 
+REPOSITORIES = ("git", "hg", "svn", "bzr")
+
 TEXTS = ("name", "version", "manager", "platform", "url")
 
 
@@ -72,7 +74,12 @@ def _checked(package: object, index: int, name: str) -> dict[str, Any]:
 
 
 def _check_hash(found: object, package: Mapping[str, Any], where: str) -> None:
-    """Conda's packages have an md5 or a sha256, pip's a sha256 or what their repository calls a revision."""
+    """Conda's packages have an md5 or a sha256, pip's a sha256; what comes from a repository has a revision there."""
+    if package["manager"] == "pip" and package["url"].partition("+")[0] in REPOSITORIES:
+        raise InvalidInput(
+            f"{where} ({package['name'][:60]}) comes from a repository, but only wheels with a hash are installed: "
+            "have it from an index, and make the lock again."
+        )
     hashes = found if isinstance(found, dict) else {}
     known = {key: value for key, value in hashes.items() if key in DIGITS and value is not None}
     for key, value in known.items():

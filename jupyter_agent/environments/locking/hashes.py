@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
+from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.environments.reading import load_yaml
 from jupyter_agent.errors import InvalidInput
 
@@ -18,6 +21,11 @@ VARIABLES = "jupyter_agent.variables"
 
 FORM = "1"
 """Of what is hashed: another one gives all environments another name."""
+
+WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.!+-]*")
+"""What names, builds and files of packages are made of: no path."""
+
+URL = re.compile(r"(https?|file|s3|oci|gcs|git\+\w+)://.+|[^\s:]+$", re.IGNORECASE)
 
 KNOWN_VERSIONS = (1, 2)
 """Of conda-lock.yml: the second, which few programs write, has ``categories`` in place of ``category``."""
@@ -75,7 +83,20 @@ def installed(packages: list[Any], platform: str) -> Iterator[tuple[str, str, st
         digest = _digest(package.get("hash"))
         if not (isinstance(name, str) and isinstance(url, str) and manager in ("conda", "pip") and digest):
             raise InvalidInput(f"The lock's package {str(name)[:100]!r} has no url, hash or manager: lock again.")
+        _check_words(name, url, package.get("build"))
         yield str(manager), name, url, digest.lower()
+
+
+def _check_words(name: str, url: str, build: object) -> None:
+    """Refuse what would name files elsewhere: of name, build and URL those in the cache and in the prefix are made."""
+    file = unquote(url.partition("#")[0].partition("?")[0].rpartition("/")[2])
+    words = {"name": name, "build": str(build or "0"), "url": file}
+    bad = next((key for key, word in words.items() if not WORD.fullmatch(word)), "" if URL.match(url) else "url")
+    if bad:
+        said = without_credentials(url) if bad == "url" else words[bad]
+        raise InvalidInput(
+            f"The lock's package {name[:100]!r} has the {bad} {said[:200]!r}, which no package has: lock again."
+        )
 
 
 def _digest(hashes: object) -> str:
