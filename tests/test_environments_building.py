@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import http.server
 import os
+import py_compile
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +21,16 @@ import psutil
 import pytest
 
 from jupyter_agent import processes
+from jupyter_agent.environments.building.activated import FILE as ACTIVATION
 from jupyter_agent.environments.building.activated import activated, read
 from jupyter_agent.environments.building.activation import activate
+from jupyter_agent.environments.building.archives import OWN
 from jupyter_agent.environments.channel.archives import PLACEHOLDER
 from jupyter_agent.environments.definitions import this_platform
 from jupyter_agent.environments.locking.hashes import lock_hash
+from jupyter_agent.environments.prefixes import fingerprints
+from jupyter_agent.environments.prefixes.fingerprints import FILE as FINGERPRINT
+from jupyter_agent.environments.prefixes.marks import OURS
 from jupyter_agent.environments.work.jobs import BuildJob, Job, Settings, VerifyJob
 from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import AgentError, Failed, InvalidInput, NotFound, Unavailable
@@ -384,6 +391,47 @@ async def test_nor_by_an_entry_point_or_through_a_link(place: Place, tmp_path: P
         await do(job)
     assert not any(target.iterdir())
     assert not (tmp_path / "outside").exists()
+
+
+async def test_nor_where_the_environments_own_files_are(place: Place, tmp_path: Path) -> None:
+    assert all(OWN.match(name) for name in {*OURS, FINGERPRINT, ACTIVATION})
+    target = tmp_path / "target"
+    target.mkdir()
+    marker = package(tmp_path / "made", "marker", {"share/a.txt": "a", "./ready": "{}"}, noarch="generic")
+    through = package(tmp_path / "made", "through", {"share/b.txt": "a"}, noarch="generic", links={"lock": str(target)})
+    for made, path in ((marker, "./ready"), (through, "lock")):
+        job = BuildJob(lock(tmp_path / "l.yml", [Entry.of(made)]), tmp_path / "prefix", settings(tmp_path))
+        with pytest.raises(InvalidInput, match=f"would put '{path}' where it may not be"):
+            await do(job)
+        assert not (tmp_path / "prefix" / "ready").exists()
+    assert not any(target.iterdir())
+    library = next(place.folder.glob("first/lib/python3.*")).name
+    managed = package(tmp_path / "made", "managed", {f"lib/{library}/EXTERNALLY-MANAGED": "its own"}, noarch="generic")
+    await place.build(tmp_path / "third", Entry.of(managed))
+    assert (tmp_path / "third" / "lib" / library / "EXTERNALLY-MANAGED").read_text() == "its own"
+    assert await faults_of(place, tmp_path / "third") == []
+
+
+async def test_bytecode_that_python_writes_anew_is_no_change(place: Place, tmp_path: Path) -> None:
+    """A package's bytecode of a source in which the prefix is written cannot be that of the source."""
+    source = f"VALUE = {PLACEHOLDER!r}\n"
+    (tmp_path / "told.py").write_text(source)
+    py_compile.compile(str(tmp_path / "told.py"), str(tmp_path / "told.pyc"), doraise=True)
+    stale = (tmp_path / "told.pyc").read_bytes()
+    site = next(place.folder.glob("first/lib/python3.*/site-packages")).relative_to(place.folder / "first")
+    tag = sys.implementation.cache_tag
+    files: dict[str, str | bytes] = {f"{site}/told.py": source, f"{site}/__pycache__/told.{tag}.pyc": stale}
+    made = package(tmp_path / "made", "told", files, noarch=None, prefixed={f"{site}/told.py": "text"})
+    prefix = tmp_path / "prefix"
+    await place.build(prefix, Entry.of(made))
+    fingerprints.keep(prefix, fingerprints.taken(prefix))
+    assert run_in(prefix, "-P", "-c", "import told; print(told.VALUE)") == str(prefix)
+    written = prefix / site / "__pycache__" / f"told.{tag}.pyc"
+    assert written.read_bytes() != stale
+    assert not fingerprints.looked_at(prefix)
+    assert await faults_of(place, prefix) == []
+    written.write_bytes(written.read_bytes()[:8])
+    assert [path for path, _ in await faults_of(place, prefix)] == [str(written.relative_to(prefix))]
 
 
 async def test_packages_that_have_the_same_file(place: Place, tmp_path: Path) -> None:

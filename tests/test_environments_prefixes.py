@@ -18,8 +18,7 @@ import pytest
 
 from jupyter_agent.environments import Environment, Environments
 from jupyter_agent.environments.definitions import Definition
-from jupyter_agent.environments.prefixes import fingerprints
-from jupyter_agent.environments.prefixes.contents import name_in
+from jupyter_agent.environments.prefixes import checks, fingerprints
 from jupyter_agent.environments.prefixes.living import lived_in
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tests.test_environments import ENV, Told, ask, ensure, folders, until, wheel
@@ -277,6 +276,50 @@ time.sleep(600)
     assert await environments.release(RUNS[9]) == []
 
 
+async def test_what_could_not_be_written_down_is_looked_at_again(environments: Environments, store: Path) -> None:
+    made = await ensure(environments, "alpha", tag=RUNS[1])
+    edit(module(made))
+    (store / "distrust").rmdir()
+    (store / "distrust").write_text("no folder: nothing can be written here")
+    with pytest.raises(OSError, match="distrust"):
+        await environments.release(RUNS[1])
+    (store / "distrust").unlink()
+    again = await ensure(environments, "alpha", tag=RUNS[2])
+    assert "edited" not in module(again).read_text()
+    assert len(await environments.release(RUNS[1])) == 1
+
+
+async def test_others_are_suspected_though_that_was_broken_off_before(environments: Environments, store: Path) -> None:
+    made = await ensure(environments, "alpha", tag=RUNS[1])
+    edit(module(made))
+    assert len(await environments.release(RUNS[1])) == 1
+    other = await ensure(environments, "alpha", tag=RUNS[1])
+    inode = module(other).stat().st_ino
+    edit(module(other))
+    layout = environments._layout
+    found = fingerprints.looked_at(other.prefix)
+    checks.taint(layout, other.prefix, found)
+    (other.prefix / "tainted").rename(other.prefix / "ready")  # as a kill leaves it
+    (store / "suspicion").unlink()
+    checks.taint(layout, other.prefix, found)
+    assert layout.suspicion
+    assert str(inode) in (store / "changed-files").read_text()
+
+
+async def test_one_that_was_moved_is_made_anew(store: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    made = await ensure(Environments(store, environ=environ), "alpha", tag=RUNS[1])
+    store.rename(tmp_path / "elsewhere")  # noqa: ASYNC240 - a test waits
+    moved = Environments(tmp_path / "elsewhere", environ=environ)
+    with pytest.raises(Conflict, match="is changed: repair it first"):
+        await moved.find(made.hash)
+    again = await ensure(moved, "alpha", tag=RUNS[2])
+    assert str(again.prefix) in (again.prefix / "bin" / "activate").read_text()
+    assert await moved.release(RUNS[2]) == []
+    store.symlink_to(tmp_path / "elsewhere")  # noqa: ASYNC240 - a test waits; another name of the same place
+    same = await ensure(Environments(store, environ=environ), "alpha", tag=RUNS[3])
+    assert str(again.prefix) in (same.prefix / "bin" / "activate").read_text()
+
+
 async def test_taint(environments: Environments) -> None:
     made = await ensure(environments, "alpha")
     await environments.release(ENV)
@@ -285,22 +328,6 @@ async def test_taint(environments: Environments) -> None:
     assert await ensure(environments, "alpha") == made
     with pytest.raises(NotFound, match="There is no environment 'nobody'"):
         await environments.taint("nobody")
-
-
-def test_what_has_changed_is_told_in_a_few_words(tmp_path: Path) -> None:
-    (tmp_path / "a/__pycache__").mkdir(parents=True)
-    (tmp_path / "a/b.py").write_text("1")
-    (tmp_path / "link").symlink_to("a")
-    before = fingerprints.taken(tmp_path)
-    assert sorted(before) == ["a", "a/__pycache__", "a/b.py", "link"]
-    (tmp_path / "a/__pycache__/b.pyc").write_text("1")
-    assert not fingerprints.changes(before, fingerprints.taken(tmp_path))
-    (tmp_path / "link").unlink()
-    (tmp_path / "a/b.py").chmod(0o640)
-    (tmp_path / "c").mkdir()
-    found = fingerprints.changes(before, fingerprints.taken(tmp_path))
-    assert (found.modified, found.missing, found.added) == (("a/b.py",), ("link",), ("c",))
-    assert str(found) == "a/b.py was changed, and 2 more"
 
 
 # What is there
@@ -337,22 +364,6 @@ async def test_what_is_in_one_and_why(environments: Environments) -> None:
         ("beta", "1.0", "pip", ("asked for",)),
     ]
     assert (shown.asked, shown.variables, shown.known.id) == (("beta",), ("VIRTUAL_ENV",), made.hash)
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("numpy>=2", "numpy"),
-        ("conda-forge::ruamel.yaml =0.18 *_0", "ruamel-yaml"),
-        ("https://host/c::X", "x"),
-        ("a[extra] ; python_version > '3'", "a"),
-        ("__glibc >=2.17", "glibc"),
-        ("", ""),
-        ("==1", ""),
-    ],
-)
-def test_the_name_in_a_requirement(line: str, name: str) -> None:
-    assert name_in(line).strip("-") == name
 
 
 async def test_verify_and_repair(environments: Environments, store: Path) -> None:

@@ -45,20 +45,26 @@ async def activate(
     if variables:
         state = json.dumps({"env_vars": dict(variables)}, indent=1)
         (prefix / "conda-meta" / "state").write_text(state, encoding="utf-8")
-    found = await computed(prefix, variables, note=note, tag=tag, timeout_s=timeout_s)
+    found = await computed(prefix, variables, note=note, tag=tag, timeout_s=timeout_s, scratch=prefix)
     (prefix / FILE).write_text(found.to_json(), encoding="utf-8")
     return found
 
 
 async def computed(
-    prefix: Path, variables: Mapping[str, str], *, note: Callable[[str], None], tag: str, timeout_s: float = TIMEOUT_S
+    prefix: Path,
+    variables: Mapping[str, str],
+    *,
+    note: Callable[[str], None],
+    tag: str,
+    timeout_s: float = TIMEOUT_S,
+    scratch: Path | None = None,
 ) -> Activation:
-    """The same, and nothing is written into the prefix."""
+    """The same, and nothing is written into the prefix; ``scratch``: in which folder, else the one for such files."""
     found = plain(prefix, {**_of_packages(prefix), **variables})
     scripts = sorted((prefix / SCRIPTS).glob("*.sh")) if os.name != "nt" else []
     if os.name == "nt" and any((prefix / SCRIPTS).glob("*.bat")):
         note("The activation scripts of packages are not run on Windows: what they set is missing.")
-    return await _run_all(found, scripts, note, tag, timeout_s) if scripts else found
+    return await _run_all(found, scripts, note, tag, timeout_s=timeout_s, scratch=scratch) if scripts else found
 
 
 def _of_packages(prefix: Path) -> Variables:
@@ -74,9 +80,15 @@ def _of_packages(prefix: Path) -> Variables:
 
 
 async def _run_all(
-    found: Activation, scripts: list[Path], note: Callable[[str], None], tag: str, timeout_s: float
+    found: Activation,
+    scripts: list[Path],
+    note: Callable[[str], None],
+    tag: str,
+    *,
+    timeout_s: float,
+    scratch: Path | None,
 ) -> Activation:
-    with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".jupyter-agent-", dir=scratch) as folder:
         home = Path(folder)
         base = {"PATH": os.defpath, "HOME": folder, "LC_ALL": "C.UTF-8", "TMPDIR": folder}
         before = found.applied(base)

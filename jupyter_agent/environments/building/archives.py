@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,12 @@ MARK = "info/jupyter_agent-checked"
 
 OUTSIDE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\x00")
 """A path that leads out of the folder that it is meant for."""
+
+OWN = re.compile(
+    r"(ready|tainted|removing|lock|\.trust|\.fingerprint|jupyter_agent-activation\.json)(/|$)"
+    r"|conda-meta(/history|/state)?$"
+)
+"""What the environment itself has in a prefix: a package's ``ready`` would make a half-made one count."""
 
 SUFFIXES = (".conda", ".tar.bz2")
 
@@ -90,9 +97,9 @@ class Archive:
         return found
 
     def check_paths(self) -> None:
-        """Raise ``InvalidInput`` when one of its files would lie outside of the prefix."""
+        """Raise ``InvalidInput`` when one of its files would lie outside of the prefix, or in the place of ours."""
         for path in _paths(Path(self.folder)):
-            if OUTSIDE.search(path):
+            if OUTSIDE.search(path) or OWN.match(posixpath.normpath(path)):
                 raise self._astray(path)
         if through := _through_links(Path(self.folder)):
             raise self._astray(through)

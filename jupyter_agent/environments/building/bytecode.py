@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import marshal
+import os
 import struct
 import subprocess  # noqa: TID251 - an environment's own interpreter has nothing of ours; what it starts has its tag
 import sys
@@ -72,6 +73,24 @@ def compiled(source: str, shown: str, mtime: int, size: int) -> bytes | None:
         return None
     head = struct.pack("<III", 0, mtime & 0xFFFFFFFF, size & 0xFFFFFFFF)
     return importlib.util.MAGIC_NUMBER + head + marshal.dumps(code)
+
+
+def is_rewritten(path: str) -> bool:
+    """Whether a file is bytecode that Python has written anew for its source as it is, for this prefix alone.
+
+    It does so where a package brings bytecode of a source that has the prefix in it, or whose time was not kept.
+    """
+    folder, _, name = path.rpartition("/__pycache__/")
+    if not folder or not name.endswith(".pyc"):
+        return False
+    try:
+        source = os.stat(folder + "/" + name.partition(".")[0] + ".py")  # noqa: PTH116 - as above
+        with open(path, "rb") as file:  # noqa: PTH123 - as above
+            told = struct.unpack("<III", file.read(16)[4:])
+            alone = os.fstat(file.fileno()).st_nlink == 1
+    except (OSError, struct.error):
+        return False
+    return alone and told == (0, int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ async def compile_locally(store: Store, paths: Iterable[str], prefix: Path, run:
     job = _local_job(store, paths, prefix)
     if not job:
         return
-    with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=prefix) as folder:  # a kill leaves it in what is removed
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
         await run((str(interpreter(prefix)), "-I", "-S", "-B", bytecode.__file__, str(file)), None)
@@ -221,6 +221,7 @@ def _local_job(store: Store, paths: Iterable[str], prefix: Path) -> list[list[st
         with contextlib.suppress(FileNotFoundError):
             state = source.stat()
             target.parent.mkdir(exist_ok=True)
+            target.unlink(missing_ok=True)  # another package's may be shared with the cache
             job.append([path, str(source), str(source), str(target), int(state.st_mtime), state.st_size])
     return job
 

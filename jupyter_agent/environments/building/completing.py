@@ -6,6 +6,7 @@ It is loaded while rattler works.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import shutil
@@ -142,10 +143,15 @@ class Completion:
     def _write_own(self) -> None:
         (self._prefix / "conda-meta" / "history").touch()
         copy = self._prefix / "lock" / "conda-lock.yml"
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir()
         shutil.copyfile(self._job.lock, copy)
         for library in self._prefix.glob("lib/python*"):
-            (library / "EXTERNALLY-MANAGED").write_text(MANAGED)
+            if library.is_dir() and not library.is_symlink():
+                with (
+                    contextlib.suppress(FileExistsError),  # the package's own, which others may share
+                    (library / "EXTERNALLY-MANAGED").open("x") as file,
+                ):
+                    file.write(MANAGED)
 
     def _check(self, renewed: frozenset[str]) -> None:
         """Every file of what was extracted in this build, or of all when the cache is not trusted.

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyter_agent.environments.building import bytecode
 from jupyter_agent.environments.building.compiled import SUMS, Store
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.work.jobs import VerifyJob
@@ -112,8 +113,8 @@ def _fault(path: str, entry: dict[str, Any]) -> str | None:
         size = None if entry.get("prefix_placeholder") else entry.get("size_in_bytes")
         found = os.stat(path).st_size  # noqa: PTH116 - as above
         if size is not None and found != size:
-            return RESIZED
-        return CHANGED if wanted and _sha256(path) != wanted else None
+            return None if bytecode.is_rewritten(path) else RESIZED
+        return CHANGED if wanted and _sha256(path) != wanted and not bytecode.is_rewritten(path) else None
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError:

@@ -60,7 +60,7 @@ async def install(
     uv = Uv(environ, cache=cache)
     options = (*ALWAYS, *(("--offline",) if offline else ()), "--python", str(interpreter(prefix)))
     teller.show_progress("pip", 0, len(wheels))
-    with tempfile.TemporaryDirectory(prefix="jupyter-agent-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".wheels-", dir=prefix) as folder:  # a kill leaves it in what is removed
         file = Path(folder) / "wheels.txt"
         file.write_text("".join(map(_line, wheels)), encoding="utf-8")
         run = partial(uv.run, cwd=Path(folder), say=teller.note, tag=tag, indexes=False)

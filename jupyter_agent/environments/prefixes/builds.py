@@ -19,9 +19,9 @@ from jupyter_agent.environments.prefixes.contents import configured_version
 from jupyter_agent.environments.prefixes.holds import Hold, Holds
 from jupyter_agent.environments.prefixes.layout import Layout, state_of
 from jupyter_agent.environments.prefixes.living import lived_in
-from jupyter_agent.environments.prefixes.marks import Mark, clear, write_whole
+from jupyter_agent.environments.prefixes.marks import OURS, Mark, clear, write_whole
 from jupyter_agent.environments.prefixes.orders import Locked, Made, Maker, Order
-from jupyter_agent.errors import Unavailable
+from jupyter_agent.errors import InvalidInput, Unavailable
 from jupyter_agent.waiting import to_its_end
 
 TRIES = 3
@@ -38,7 +38,7 @@ class Builds:
     async def build(self, order: Order, maker: Maker, locked: Locked) -> None:
         """Make a prefix of this hash; nothing is left of one that could not be."""
         if any(state_of(prefix) == "changed" for prefix in self._layout.generations(locked.hash)):
-            order.teller.note("The environment was changed by what used it: it is made anew")
+            order.teller.note("The environment is not as it was made: it is made anew")
         prefix = await to_its_end(partial(room_for, self._layout, self._holds, locked.hash))
         with ExitStack() as stack:
             await to_its_end(partial(_begin, self._layout, prefix, order.tag, stack))
@@ -70,6 +70,8 @@ class Builds:
 
 def finish(prefix: Path, made: Made, locked: Locked, suspicion: str) -> None:
     """Write down what lies in a prefix that was made, have it on the disk, and mark it as ready. Blocks."""
+    if taken := sorted(name for name in OURS if os.path.lexists(prefix / name)):
+        raise InvalidInput(f"A package puts a file where the environment's own is: {taken[0]}.")
     entries = fingerprints.taken(prefix)
     fingerprints.keep(prefix, entries)
     clear(prefix, suspicion)
@@ -85,6 +87,7 @@ def finish(prefix: Path, made: Made, locked: Locked, suspicion: str) -> None:
         files=made.files or len(sizes),
         bytes=made.bytes or sum(sizes),
         own_bytes=made.own_bytes,
+        prefix=str(prefix),
     )
     if locked.kind == "venv":
         sync_all(prefix)  # the builder of the other kind has done so

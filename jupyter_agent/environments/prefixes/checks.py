@@ -17,7 +17,7 @@ from jupyter_agent.environments.prefixes import fingerprints
 from jupyter_agent.environments.prefixes.contents import owners
 from jupyter_agent.environments.prefixes.fingerprints import Changes
 from jupyter_agent.environments.prefixes.layout import Layout, hash_of
-from jupyter_agent.environments.prefixes.marks import LOST, READY, TAINTED, Mark, clear, cleared_of, write_whole
+from jupyter_agent.environments.prefixes.marks import READY, TAINTED, TRUST, Mark, clear, cleared_of, write_whole
 from jupyter_agent.home import sync
 
 BAD = "changed-files"
@@ -74,7 +74,7 @@ def looked_at(layout: Layout, prefix: Path) -> Changes:
     if not mark.made and not (prefix / fingerprints.FILE).exists():  # an earlier version's: as it is now it is right
         with contextlib.suppress(OSError):
             fingerprints.keep(prefix, fingerprints.taken(prefix))
-    found = fingerprints.looked_at(prefix, bad=_bad(layout))
+    found = Changes(moved=mark.prefix) if is_moved(mark, prefix) else fingerprints.looked_at(prefix, bad=_bad(layout))
     if found:
         taint(layout, prefix, found)
     elif cleared_of(prefix) != suspicion:
@@ -82,19 +82,33 @@ def looked_at(layout: Layout, prefix: Path) -> Changes:
     return found
 
 
+def is_moved(mark: Mark, prefix: Path) -> bool:
+    """Whether a prefix was made at another place: its path stands in its programs. Another name of it does no harm."""
+    if mark.prefix in ("", str(prefix)):
+        return False
+    try:
+        return not prefix.samefile(mark.prefix)
+    except OSError:
+        return True
+
+
 def taint(layout: Layout, prefix: Path, found: Changes) -> None:
     """Have a prefix made anew at its next use; what may share a changed file is suspected before that."""
     if found.modified:
-        _distrust(layout, prefix, found)
+        try:
+            _distrust(layout, prefix, found)
+        except OSError:
+            lose(prefix)  # with no space left it is ready still, but not used before it was looked at again
+            raise
     with contextlib.suppress(FileNotFoundError):
         (prefix / READY).replace(prefix / TAINTED)
         sync(prefix)
 
 
 def lose(prefix: Path) -> None:
-    """Nobody saw what became of a prefix's last use: it is looked at before the next one."""
+    """Nobody saw what became of a prefix's last use: it is looked at before the next one. It takes no space."""
     if (prefix / READY).is_file():
-        clear(prefix, LOST)
+        (prefix / TRUST).unlink(missing_ok=True)
 
 
 def _distrust(layout: Layout, prefix: Path, found: Changes) -> None:
@@ -102,7 +116,8 @@ def _distrust(layout: Layout, prefix: Path, found: Changes) -> None:
     known = _bad(layout)
     now = sorted(fingerprints.inodes(prefix, found.modified) - set(known))
     before = distrusted(layout).get(hash_of(prefix))
-    if now or before is None:
+    begun = (prefix / READY).is_file()  # it may have been broken off after some of this
+    if now or before is None or begun:
         names = {*(before.names if before is not None else ()), *owners(prefix, found.modified)}
         _write(layout, hash_of(prefix), Distrust((prefix / "conda-meta").is_dir(), tuple(sorted(names))))
         write_whole(layout.folder / BAD, json.dumps([*known, *now][-MOST_BAD:]), durable=True)

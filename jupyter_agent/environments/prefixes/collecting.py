@@ -63,8 +63,7 @@ class Collected:
 def sweep(layout: Layout, holds: Holds) -> None:
     """Remove what was left half-made or half-removed; suspect what was in use when its process was killed. Blocks."""
     layout.prepare()
-    for name in holds.lose():
-        checks.lose(layout.folder / name)
+    holds.lose(lambda name: checks.lose(layout.folder / name))
     for trash in layout.trash():
         remove_tree(trash)
     for folder in layout.scratch():

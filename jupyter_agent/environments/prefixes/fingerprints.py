@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,29 +23,35 @@ BYTECODE = "__pycache__"
 TEMPORARY = (f".{FILE}.", f".{READY}.", f".{TRUST}.")
 """Beginnings of the names of files of ours that are being written."""
 
+PART = 2000
+"""Entries in a line of what is written down: while one is read, all threads wait."""
+
 Entries = dict[str, str]
 """Path below the prefix to what is to be seen of it."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Paths below a prefix; ``modified`` ones may be shared with other prefixes."""
+    """Paths below a prefix; ``modified`` ones may be shared with other prefixes. ``moved``: where it was made."""
 
     modified: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    moved: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.modified or self.missing or self.added)
+        return bool(self.modified or self.missing or self.added or self.moved)
 
     def __str__(self) -> str:
         """In a few words: the first, and how many more."""
         words = (
+            *((f"it was made at {self.moved}",) if self.moved else ()),
             *(f"{path} was changed" for path in self.modified),
             *(f"{path} was removed" for path in self.missing),
             *(f"{path} was added" for path in self.added),
         )
-        return words[0] + (f", and {len(words) - 1} more" if len(words) > 1 else "") if words else "nothing was changed"
+        first = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words[0]) if words else ""
+        return first + (f", and {len(words) - 1} more" if len(words) > 1 else "") if words else "nothing was changed"
 
 
 UNREADABLE = Changes(modified=("its list of files",))
@@ -90,16 +97,20 @@ def _ours(path: str) -> bool:
 
 def keep(prefix: Path, entries: Entries) -> None:
     """Write down what lies in a prefix, in it."""
-    write_whole(prefix / FILE, json.dumps(entries))
+    pairs = list(entries.items())
+    parts = (dict(pairs[start : start + PART]) for start in range(0, len(pairs), PART))
+    write_whole(prefix / FILE, "".join(f"{json.dumps(part)}\n" for part in parts))
 
 
 def kept(prefix: Path) -> Entries | None:
     """What was written down; ``None``: nothing that can be read."""
+    found: Entries = {}
     try:
-        found = json.loads((prefix / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for line in (prefix / FILE).read_text(encoding="utf-8").splitlines():
+            found.update(json.loads(line))
+    except (OSError, ValueError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    return found or None
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> Changes:
@@ -129,7 +140,21 @@ def looked_at(prefix: Path, *, bad: Collection[str] = ()) -> Changes:
         found = changes(before, taken(prefix, bad=bad, hit=shared.append))
     except OSError:
         return UNREADABLE
-    return Changes(tuple(sorted({*found.modified, *shared})), found.missing, found.added)
+    modified = {path for path in found.modified if not _is_rewritten(prefix, path)}
+    return Changes(tuple(sorted({*modified, *shared})), found.missing, found.added)
+
+
+def _is_rewritten(prefix: Path, path: str) -> bool:
+    """Whether it is bytecode that Python wrote anew, as the package's was not that of its source: no other shares it.
+
+    So it is where a package brings bytecode of a source in which the prefix is written.
+    """
+    if not _is_bytecode(path):
+        return False
+    with contextlib.suppress(OSError):
+        status = (prefix / path).lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return False
 
 
 def inodes(prefix: Path, paths: Collection[str]) -> set[str]:

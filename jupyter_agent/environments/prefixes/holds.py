@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,15 +103,17 @@ class Holds:
                 found.setdefault(name, []).append(hold.tag)
         return found
 
-    def lose(self) -> set[str]:
-        """Names of prefixes that were in use when their process was killed: each is told once."""
-        lost: set[str] = set()
-        for file, hold in self._all():
+    def lose(self, suspect: Callable[[str], None]) -> None:
+        """Have prefixes suspected that were in use when their process was killed, by name.
+
+        Each is told once, and not forgotten before ``suspect`` is done with it.
+        """
+        for file, hold in list(self._all()):
             if not hold.is_alive():
+                for name in hold.names:
+                    suspect(name)
                 with contextlib.suppress(OSError):
                     file.rename(file.with_name(f"{file.name}{LOST}"))
-                    lost.update(hold.names)
-        return lost
 
     def forget_lost(self, *, days: float) -> None:
         """Remove what nobody asked for in so many days."""

@@ -33,8 +33,8 @@ LOST = "lost"
 class Mark:
     """What is known of a ready prefix; it never changes.
 
-    ``bytes`` are those of all its files, ``own_bytes`` of those that it shares with no cache. ``made`` is in ISO 8601;
-    empty in a prefix of an earlier version, as is all the rest.
+    ``bytes`` are those of all its files, ``own_bytes`` of those that it shares with no cache. ``made`` is in ISO 8601,
+    ``prefix`` the path at which it was made; empty in a prefix of an earlier version, as is all the rest.
     """
 
     kind: str = "venv"
@@ -47,6 +47,7 @@ class Mark:
     files: int = 0
     bytes: int = 0
     own_bytes: int = 0
+    prefix: str = ""
 
     @classmethod
     def read(cls, prefix: Path, name: str = READY) -> Self | None:
@@ -65,17 +66,18 @@ class Mark:
 
 
 def cleared_of(prefix: Path) -> str:
-    """The suspicion that a prefix was cleared of last; ``LOST`` where nothing is written, as by an earlier version."""
+    """The suspicion that a prefix was cleared of last; ``LOST``: of none, or it was at another path then."""
     try:
-        return (prefix / TRUST).read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
+        suspicion, _, path = (prefix / TRUST).read_text(encoding="utf-8", errors="surrogateescape").partition("\n")
+    except OSError:
         return LOST
+    return suspicion if path == str(prefix) else LOST
 
 
 def clear(prefix: Path, suspicion: str) -> None:
     """Write down that a prefix need not be looked at; what cannot be written leaves a look to be taken once more."""
     with contextlib.suppress(OSError):
-        write_whole(prefix / TRUST, suspicion)
+        write_whole(prefix / TRUST, f"{suspicion}\n{prefix}")
 
 
 def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
@@ -83,7 +85,7 @@ def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as opened:
             opened.write(text)
             if durable:
                 opened.flush()

@@ -32,7 +32,7 @@ from jupyter_agent.environments.prefixes.environment import Environment
 from jupyter_agent.environments.prefixes.fingerprints import Changes
 from jupyter_agent.environments.prefixes.holds import Holds
 from jupyter_agent.environments.prefixes.known import Known, Shown
-from jupyter_agent.environments.prefixes.layout import Layout, hash_of, python_of
+from jupyter_agent.environments.prefixes.layout import Layout, hash_of, python_of, state_of
 from jupyter_agent.environments.prefixes.locks import Locks
 from jupyter_agent.environments.prefixes.marks import READY, cleared_of
 from jupyter_agent.environments.prefixes.orders import Locked, Maker, Order
@@ -132,7 +132,7 @@ class Environments:
             return await self._foreign(prefix, tag or _own_tag())
         if (ready := await self._ready(hash_of(prefix), tag)) is not None:
             return ready
-        raise Conflict(f"The environment {found.id[:12]} is {found.state}: repair it first.")
+        raise Conflict(f"The environment {found.id[:12]} is {state_of(prefix)}: repair it first.")
 
     async def _foreign(self, prefix: Path, tag: str) -> Environment:
         """One that others made, with what activating it changes, which is computed once."""
