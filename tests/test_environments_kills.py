@@ -17,9 +17,9 @@ from tests.environment_peers import Listener, environment_file, faults
 SEED = int(os.environ.get("JUPYTER_AGENT_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
 CHILD = Path(__file__).parent / "children" / "environments.py"
 WHAT = ("create", "rebuild", "compile", "gc")
-SETS = (("python", "ipykernel"), ("python", "numpy"), ("python", "numpy", "pandas"))
+SETS = (("python", "ipykernel"), ("python", "numpy"), ("python", "python-dateutil"))
 LATEST_S = {"create": 5.0, "rebuild": 4.0, "compile": 4.0, "gc": 0.5}
-COLD_EACH = 4
+COLD_EACH = 7
 
 
 def begin(folder: Path, what: str, file: Path) -> subprocess.Popen[str]:
