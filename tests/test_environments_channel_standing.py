@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from jupyter_agent import processes
 from jupyter_agent.environments.channel import stand_in, stand_in_words
 from jupyter_agent.environments.definitions import Definition, this_platform
 from jupyter_agent.environments.specs import parse
@@ -147,6 +148,7 @@ def test_kill_9_at_any_moment_leaves_a_whole_channel_or_none(
             assert [path for path in tmp_path.iterdir() if path.name.startswith(".channel-")] == []
             continue
         _ends_after(child, random.uniform(0, took_s))  # noqa: S311 - any moment
+        processes.kill_leftovers(f"channel-kill-{number}")  # its pip, as who started it would do
         assert not place.exists() or _is_whole(place)
 
 

@@ -19,7 +19,7 @@ from jupyter_agent.home import Lock
 ALIVE = "alive"
 """A file in such a folder, locked while somebody works there."""
 
-GIVEN_UP = timedelta(days=1)
+GIVEN_UP = timedelta(minutes=10)
 """A folder without that file is left over once it is so old."""
 
 HELD = "Another process works there."
@@ -43,6 +43,17 @@ def sweep(parent: Path, *, prefix: str) -> None:
         with contextlib.suppress(Conflict, OSError):
             if (folder / ALIVE).exists():
                 with Lock(folder / ALIVE, held=HELD):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder)
             elif datetime.now(UTC) - datetime.fromtimestamp(folder.stat().st_mtime, UTC) > GIVEN_UP:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove it, the lock last: where somebody's child still writes, the next one finds it as it was."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != ALIVE:
+            entry.unlink(missing_ok=True)
+    if [entry.name for entry in folder.iterdir()] == [ALIVE]:
+        shutil.rmtree(folder, ignore_errors=True)
