@@ -168,8 +168,10 @@ def small_file_system(folder: Path, options: str) -> Iterator[Path]:
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
     if done.returncode != 0:
         pytest.skip("no file system may be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    try:
+        yield folder
+    finally:  # one that is left mounted fails every later session, which cleans up after this one
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def make_package(folder: Path, files: dict[str, str], **manifest: Any) -> Path:

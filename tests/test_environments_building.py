@@ -251,6 +251,7 @@ async def test_a_full_disk_is_named(place: Place, tmp_path: Path) -> None:
     with small_file_system(tmp_path / "mounted", "size=8m") as folder:
         with pytest.raises(Failed, match="no space left"):
             await do(BuildJob(place.lock, folder / "prefix", place.settings))
+        shutil.rmtree(folder / "prefix")
         with pytest.raises(Failed, match="no space left"):
             await do(BuildJob(place.lock, tmp_path / "prefix", settings(folder)))
 
