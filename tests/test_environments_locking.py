@@ -24,13 +24,14 @@ import yaml
 from packaging.tags import parse_tag
 
 from jupyter_agent import processes
+from jupyter_agent.environments.access import Access
 from jupyter_agent.environments.definitions import Definition, this_platform
 from jupyter_agent.environments.locking import explaining, wheels
 from jupyter_agent.environments.locking.hashes import lock_hash
 from jupyter_agent.environments.locking.locks import run
 from jupyter_agent.environments.locking.machines import Machine
 from jupyter_agent.environments.requirements import hashes_of
-from jupyter_agent.environments.uv import UvFailed, explanation
+from jupyter_agent.environments.uv import Uv, UvFailed, explanation
 from jupyter_agent.environments.work.jobs import LockJob, Settings
 from jupyter_agent.environments.work.worker import work
 from jupyter_agent.errors import AgentError, InvalidInput, NoChannel, Unavailable
@@ -445,6 +446,16 @@ def private_index(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def fetched_by_uv(url: str, locker: Locker) -> Path:
+    """The folder into which uv has put the wheel at a URL, with the credentials that were kept when it was locked."""
+    place, settings = locker.out.with_name("fetched"), locker.settings
+    plain = {"PATH": os.environ["PATH"], "HOME": str(place)}
+    uv = Uv({**plain, **Access.read(settings, plain).variables}, cache=settings.cache / "another-uv")
+    install = ("pip", "install", "--no-deps", "--python", sys.executable, "--target", str(place), f"ourown @ {url}")
+    asyncio.run(uv.run(*install, cwd=locker.out.parent, say=print, tag=f"uv-{os.urandom(4).hex()}", indexes=False))
+    return place
+
+
 def test_credentials_of_indexes_and_channels_are_in_no_lock(locker: Locker, records: Path, private_index: str) -> None:
     option = f"--extra-index-url {private_index}"
     for text, environ in (
@@ -455,6 +466,7 @@ def test_credentials_of_indexes_and_channels_are_in_no_lock(locker: Locker, reco
         url = packages(locked, "linux-64", "pip")["ourown"]["url"]
         assert url == private_index.replace("ann:s3cr3t@", "").replace("simple", "files/ourown-1.0-py3-none-any.whl")
         assert "s3cr3t" not in locked + "".join(locker.heard.notes)
+    assert (fetched_by_uv(url, locker) / "ourown.py").is_file()  # as a build does it, later
     with pytest.raises((InvalidInput, Unavailable)) as caught:
         locker.lock(asking(records, "python", pip=(option.replace("s3", "x3"), "nothing-such")), platforms=("win-64",))
     assert "x3cr3t" not in str(caught.value)

@@ -27,6 +27,10 @@ NOT_OURS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_WOR
 NOT_OURS_EITHER = ("UV_VENV_", "UV_NO_VERIFY", "UV_REQUIRE_HASHES", "UV_PYTHON_")
 
 
+KEPT = "JUPYTER_AGENT_KEPT_INDEXES"
+"""Variable for ``Uv`` alone: indexes with credentials, at which locked files may lie; not asked what they have."""
+
+
 def uv_environment(environ: Mapping[str, str], *, cache: Path, pip_files: list[Path] | None = None) -> dict[str, str]:
     """The environment for uv: ``environ``, pip's settings where uv has none of its own, and what we require.
 
@@ -35,7 +39,7 @@ def uv_environment(environ: Mapping[str, str], *, cache: Path, pip_files: list[P
     chosen = {
         name: value
         for name, value in environ.items()
-        if name not in NOT_OURS and not name.startswith((*NOT_OURS_EITHER, "PIP_"))
+        if name not in (*NOT_OURS, KEPT) and not name.startswith((*NOT_OURS_EITHER, "PIP_"))
     }
     settings = pip_settings(environ, pip_config_files(environ) if pip_files is None else pip_files)
     translated = _translated(settings)
@@ -63,6 +67,11 @@ def public_first(uv: Mapping[str, str]) -> dict[str, str]:
         return dict(uv)
     ordered = sorted(given, key=lambda index: index.startswith(("file:", "/", ".")))
     return {**uv, "UV_INDEX": " ".join(ordered[:-1]), "UV_DEFAULT_INDEX": ordered[-1]}
+
+
+def knowing_kept(uv: Mapping[str, str], kept: str) -> dict[str, str]:
+    """The same environment for uv, with the kept indexes beside its own: it uses their credentials by host."""
+    return {**uv, "UV_INDEX": f"{uv.get('UV_INDEX', '')} {kept}".strip()} if kept else dict(uv)
 
 
 def uv_arguments(environ: Mapping[str, str], *, pip_files: list[Path] | None = None) -> list[str]:

@@ -9,7 +9,14 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from jupyter_agent import processes
-from jupyter_agent.environments.indexes import public_first, uv_arguments, uv_environment, without_credentials
+from jupyter_agent.environments.indexes import (
+    KEPT,
+    knowing_kept,
+    public_first,
+    uv_arguments,
+    uv_environment,
+    without_credentials,
+)
 from jupyter_agent.errors import Failed, Unavailable
 
 Say = Callable[[str], None]
@@ -43,12 +50,14 @@ class UvFailed(Failed):
 class Uv:
     """uv with one cache; ``environ`` is what it may see of the environment.
 
-    ``sharing``: what it resolves is for other machines, too, so that folders of this one are the last to be asked.
+    ``sharing``: it resolves, and what it resolves is for other machines, too, so that folders of this one are the last
+    to be asked.
     """
 
     def __init__(self, environ: Mapping[str, str], *, cache: Path, sharing: bool = False) -> None:
         environment = uv_environment(environ, cache=cache)
-        self._environ = public_first(environment) if sharing else environment
+        known = knowing_kept(environment, environ.get(KEPT, ""))
+        self._environ = public_first(environment) if sharing else known
         self._arguments = uv_arguments(environ)
 
     async def run(

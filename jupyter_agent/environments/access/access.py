@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from jupyter_agent.environments.access import condarc, credentials, mirrors, naming
-from jupyter_agent.environments.access.condarc import Condarc
+from jupyter_agent.environments.access.condarc import Condarc, expanded
 from jupyter_agent.environments.access.credentials import Secret, hidden
 from jupyter_agent.environments.access.mirrors import Mirrors
 from jupyter_agent.environments.access.reaching import Answer, Route, ask
 from jupyter_agent.environments.access.translating import translated, unreached
+from jupyter_agent.environments.indexes import KEPT
 from jupyter_agent.errors import InvalidInput, NotFound
 from jupyter_agent.home import write_private
 
@@ -74,8 +76,20 @@ class Access:
     @property
     def variables(self) -> dict[str, str]:
         """What uv is to have in its environment beside what this process has."""
+        kept = " ".join(credentials.kept_indexes(self._kept_in()))
+        return {**self._named_certificates, **({KEPT: kept} if kept else {})}
+
+    @property
+    def _named_certificates(self) -> dict[str, str]:
         place = self.route.certificates
         return {} if place is None else {"SSL_CERT_DIR" if place.is_dir() else "SSL_CERT_FILE": str(place)}
+
+    def keep_indexes(self, options: Iterable[str]) -> None:
+        """Keep the credentials that stand in a file's options for pip: what is locked is fetched with them later."""
+        for option in options:
+            url = expanded(re.split(r"[\s=]+", option, maxsplit=1)[-1].strip(), self._environ)
+            if "://" in url:
+                credentials.keep_index(url, self._kept_in())
 
     def channels(self, names: Sequence[str]) -> list[Channel]:
         """The channels that are meant by names or URLs as a file writes them, without credentials in their URLs.
@@ -136,7 +150,7 @@ class Access:
 
         if self.offline:
             return Client([AddHeadersMiddleware(_refuse)])
-        os.environ.update(self.variables)  # of this child: rattler reads its certificates from there alone
+        os.environ.update(self._named_certificates)  # of this child: rattler reads its certificates from there alone
         secrets, words = self._secrets(list(urls))
         with contextlib.ExitStack() as stack:
             named = stack.enter_context(credentials.written(words)) if words else None

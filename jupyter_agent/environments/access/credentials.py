@@ -5,12 +5,13 @@ rattler's file of credentials knows hosts only: the name (no port, no path) and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from jupyter_agent.environments.indexes import without_credentials
 from jupyter_agent.errors import InvalidInput
+from jupyter_agent.home import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,3 +112,21 @@ def written(words: Mapping[str, Any]) -> Iterator[Path]:
         with open(handle, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a handle, of a file for its user alone
             json.dump(dict(words), stream)
         yield file
+
+
+def keep_index(url: str, folder: Path) -> None:
+    """Keep an index's URL when it has credentials, forget them when it has none any more."""
+    public, secret = parted(url)
+    file = folder / "indexes" / f"{hashlib.sha256(public.encode()).hexdigest()}.json"
+    if secret is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(file, json.dumps(url))
+
+
+def kept_indexes(folder: Path) -> Iterator[str]:
+    """The URLs of the indexes that were kept, with their credentials."""
+    for file in sorted((folder / "indexes").glob("*.json")):
+        with suppress(OSError, ValueError):
+            yield str(json.loads(file.read_text(encoding="utf-8")))

@@ -45,6 +45,7 @@ async def run(job: LockJob, tell: Teller) -> dict[str, Any]:
     for warning in spec.warnings:
         tell.note(warning)
     text = await lock(spec, access=access, job=job, tell=tell)
+    access.keep_indexes(spec.pip_options)
     changed = await asyncio.to_thread(_written, job.out, text)
     return {"lock": str(job.out), "changed": changed, "platforms": sorted(spec.asked.platforms)}
 
