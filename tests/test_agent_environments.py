@@ -14,10 +14,19 @@ import nbformat
 import pytest
 import yaml
 
-from jupyter_agent.agent.environments import OFFER, WORKS, BuildChannel, Create, LockUp, Repair, offering
+from jupyter_agent.agent.environments import (
+    OFFER,
+    WORKS,
+    BuildChannel,
+    Create,
+    LockUp,
+    Repair,
+    check_lock_target,
+    offering,
+)
 from jupyter_agent.agent.requests import RunRequest, restored
 from jupyter_agent.agent.senders import Sender
-from jupyter_agent.errors import AccessDenied, NoChannel
+from jupyter_agent.errors import AccessDenied, InvalidInput, NoChannel
 from jupyter_agent.home import AgentClient, Home, RequestFailed
 from jupyter_agent.openflow.signin import User
 from jupyter_agent.runs import Limits
@@ -281,6 +290,30 @@ def test_an_environment_in_use_stays(agent: AgentClient, tmp_path: Path) -> None
     assert used in [each["id"] for each in listed["removed"]]
     agent.request("DELETE", f"environments/{used}")
     assert used not in [each["id"] for each in agent.request("GET", "environments")]
+
+
+def test_a_path_that_is_too_long_names_no_environment(agent: AgentClient, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print(1)")
+    with pytest.raises(RequestFailed, match="There is no environment") as refused:
+        run(agent, script, environment="/" + "a" * 4000)
+    assert refused.value.status == 404
+
+
+def test_a_path_below_the_home_folder_may_begin_with_a_tilde(agent: AgentClient) -> None:
+    for method, end, body in (
+        ("GET", "", None),
+        ("DELETE", "", None),
+        ("POST", "/verify", {}),
+        ("POST", "/repair", {}),
+    ):
+        with pytest.raises(RequestFailed, match=f"There is no environment '{Path.home()}/no-environment'"):
+            agent.request(method, f"environments/~%2Fno-environment{end}", body)
+
+
+def test_what_cannot_be_read_is_not_replaced_by_a_lock() -> None:
+    with pytest.raises(InvalidInput, match=r"No lock can be written to /proc/self/mem \(Input/output error\)"):
+        check_lock_target(Path("/proc/self/mem"))
 
 
 def test_reinstalling_a_package_makes_its_environment_anew(agent: AgentClient, tmp_path: Path) -> None:

@@ -350,15 +350,14 @@ def check_lock_target(target: Path) -> None:
     try:
         if not target.parent.is_dir():
             raise NotFound(f"There is no folder {target.parent} to write the lock into.")
-        kind = stat.S_IFMT(target.stat().st_mode)
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise InvalidInput(f"No lock can be written to {target}: something that is no file is there.")
+        with target.open("rb") as file:
+            head = file.read(MOST_LOOKED_AT)
     except FileNotFoundError:
         return
     except OSError as error:
         raise InvalidInput(f"No lock can be written to {target} ({error.strerror}).") from error
-    if kind != stat.S_IFREG:
-        raise InvalidInput(f"No lock can be written to {target}: something that is no file is there.")
-    with target.open("rb") as file:
-        head = file.read(MOST_LOOKED_AT)
     if head.strip() and b"content_hash:" not in head:
         raise Conflict(f"{target} exists and is no lock: name another file for it.")
 

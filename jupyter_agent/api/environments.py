@@ -116,7 +116,7 @@ class OneEnvironment(Handler):
     async def delete(self, wanted: str) -> None:
         """Remove one of ours that nothing uses."""
         environments = self.agent.site.environments
-        found = (await environments.show(wanted)).known
+        found = (await environments.show(works.expanded(wanted))).known
         await environments.remove(found.id)
         tell_removed(self, found.id)
         self.set_status(204)
@@ -130,7 +130,7 @@ class Verify(Handler):
         """Look at every file of it."""
         await self.body(NoBody)
         environments = self.agent.site.environments
-        found = (await environments.show(wanted)).known
+        found = (await environments.show(works.expanded(wanted))).known
         faults = [
             {"path": fault.path, "package": fault.package, "what": fault.what}
             for fault in await environments.verify(found.id)
@@ -144,5 +144,5 @@ class Repair(MakingHandler):
     async def post(self, wanted: str) -> None:
         """Make it whole again."""
         await self.body(NoBody)
-        found = await self.agent.site.environments.show(wanted)
+        found = await self.agent.site.environments.show(works.expanded(wanted))
         await self.start(works.Repair(found.known.id))

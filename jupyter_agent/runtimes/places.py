@@ -100,7 +100,7 @@ def _asks_for(definition: Definition, need: str) -> bool:
 
 def definition_in(wanted: str) -> Definition | None:
     """What the file at an absolute path asks for; ``None`` for what is no file. Blocks. Raises ``InvalidInput``."""
-    if "\0" in wanted or not os.path.isabs(wanted) or not Path(wanted).is_file():  # noqa: PTH117 - it may be no path
+    if "\0" in wanted or not os.path.isabs(wanted) or not os.path.isfile(wanted):  # noqa: PTH113, PTH117 - no path, or too long
         return None
     return Definition.read(Path(wanted))
 
