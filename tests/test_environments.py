@@ -343,6 +343,20 @@ async def test_a_package_that_is_not_what_it_was_is_refused(
     assert not made.prefix.exists()
 
 
+async def test_the_hashes_that_a_requirement_states_are_the_only_ones(
+    environments: Environments, index: Index, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(next((index.folder / "alpha").glob("*-1.0-*")).read_bytes()).hexdigest()
+    made = await ensure(environments, f"alpha==1.0 --hash=sha256:{'0' * 64} --hash=sha256:{digest}\nbeta\n")
+    lock = (made.prefix / "lock" / "requirements.txt").read_text()
+    assert lock.count("--hash=") == 2
+    assert digest in lock
+    assert ask(made.python, "import alpha, beta; print(alpha.version)") == "1.0"
+    with pytest.raises(InvalidInput, match=r"No file of alpha==2\.0 has a hash that the requirements allow"):
+        await ensure(environments, f"Alpha==2.0 --hash=sha256:{digest}")
+    assert folders(tmp_path / "environments") == {made.hash}
+
+
 async def test_passwords_of_indexes_are_never_shown(tmp_path: Path, index: Index, environ: dict[str, str]) -> None:
     said: list[str] = []
     refusing = Environments(

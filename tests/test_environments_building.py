@@ -208,6 +208,25 @@ async def test_after_a_power_cut_the_cache_is_held_against_its_hashes_once(tmp_p
     assert not left.exists()
 
 
+async def test_new_bytecode_is_not_trusted_until_it_is_on_the_disk(place: Place, tmp_path: Path) -> None:
+    entry = Entry.of(package(tmp_path / "made", "sample", SAMPLE, version="5.0"))
+    await place.build(tmp_path / "one", entry)
+    kept = place.settings.cache / "compiled"
+    shutil.rmtree(next(kept.glob(f"*/{entry.sha256}")))
+    (tmp_path / "one").rename(tmp_path / "seen")
+    moved = kept.rename(tmp_path / "compiled")
+    kept.touch()  # so that compiling fails, as a cut of the power would end it
+    with pytest.raises(AgentError):
+        await place.build(tmp_path / "one", entry)
+    marks = list((place.settings.cache / "unsynced").iterdir())
+    assert [mark.name.endswith(".bytecode") for mark in marks] == [True]
+    kept.unlink()
+    moved.rename(kept)
+    await place.build(tmp_path / "one", entry)
+    assert list((place.settings.cache / "unsynced").iterdir()) == []
+    assert await faults_of(place, tmp_path / "one") == []
+
+
 async def test_a_cache_that_misses_a_file_is_healed(place: Place, tmp_path: Path) -> None:
     entry = Entry.of(package(tmp_path / "made", "sample", SAMPLE, version="4.0"))
     await place.build(tmp_path / "one", entry)

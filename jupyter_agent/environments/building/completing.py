@@ -20,6 +20,7 @@ from jupyter_agent.environments.building.archives import Archive, Seen
 from jupyter_agent.environments.building.compiled import Sources, Store, of_conda, of_wheel
 from jupyter_agent.environments.building.locked import Locked
 from jupyter_agent.environments.building.syncing import sync_all
+from jupyter_agent.environments.building.unsynced import Unsynced
 from jupyter_agent.environments.telling import Teller
 from jupyter_agent.environments.work.jobs import BuildJob
 from jupyter_agent.errors import Failed, InvalidInput
@@ -45,9 +46,12 @@ class Completion:
         archives: Mapping[str, Archive],
         linked: queue.SimpleQueue[str | None],
         *,
+        unsynced: Unsynced,
         distrust: bool,
     ) -> None:
+        """``unsynced`` says of new bytecode that it is not on the disk yet."""
         self._job = job
+        self._unsynced = unsynced
         self._prefix = job.prefix
         self._teller = teller
         self._locked = locked
@@ -58,6 +62,7 @@ class Completion:
         self._tag = os.environ.get(TAG, "")
         self._run_python = partial(compiling.run_python, tag=self._tag, cwd=job.prefix)
         self._wheel_sizes: list[int] = []
+        self._writing = contextlib.ExitStack()
         python = archives.get("python")
         self._store = None if python is None else Store.known(self._compiled, python.digest)
         digests = {archive.name: archive.digest for archive in archives.values()}
@@ -65,15 +70,16 @@ class Completion:
 
     async def run(self, seen: Mapping[str, Seen], renewed: frozenset[str]) -> dict[str, Any]:
         """All of it, once rattler is done; ``seen`` is known of its packages, ``renewed`` were extracted just now."""
-        await asyncio.to_thread(self._linker.finish)
-        if "python" in self._archives:
-            await self._python_parts()
-        elif self._locked.wheels:
-            raise InvalidInput("The lock has a pip part but no python: add python to the environment's dependencies.")
-        await activation.activate(self._prefix, self._locked.variables, note=self._teller.note, tag=self._tag)
-        await asyncio.to_thread(self._write_own)
-        await asyncio.to_thread(self._check, renewed)
-        await asyncio.to_thread(sync_all, self._prefix, self._cache)
+        with self._writing:
+            await asyncio.to_thread(self._linker.finish)
+            if "python" in self._archives:
+                await self._python_parts()
+            elif self._locked.wheels:
+                raise InvalidInput("The lock has a pip part but no python: add python to the dependencies.")
+            await activation.activate(self._prefix, self._locked.variables, note=self._teller.note, tag=self._tag)
+            await asyncio.to_thread(self._write_own)
+            await asyncio.to_thread(self._check, renewed)
+            await asyncio.to_thread(sync_all, self._prefix, self._cache)
         return self._sizes(list(seen.values()))
 
     async def _python_parts(self) -> None:
@@ -132,6 +138,7 @@ class Completion:
         def told(done: int, total: int) -> None:
             self._teller.show_progress("compile", done, total)
 
+        await asyncio.to_thread(self._writing.enter_context, self._unsynced.until_synced())
         for sources in missing:
             store.drop(sources.digest)
         await compiling.make(store, missing, self._prefix, run=self._run_python, told=told)

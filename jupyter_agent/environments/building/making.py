@@ -84,7 +84,13 @@ class Build:
             from jupyter_agent.environments.building.completing import Completion  # noqa: PLC0415 - rattler works now
 
             completion = Completion(
-                self._job, self._tell, self._locked, self._archives, self._linked, distrust=distrust
+                self._job,
+                self._tell,
+                self._locked,
+                self._archives,
+                self._linked,
+                unsynced=Unsynced(self._job.settings.cache, f"{_digest(self._prefix)}.bytecode"),
+                distrust=distrust,
             )
             await installing
         finally:

@@ -23,9 +23,9 @@ from jupyter_agent import processes
 from jupyter_agent.environments.prefixes.contents import distributions
 from jupyter_agent.environments.prefixes.layout import python_of
 from jupyter_agent.environments.prefixes.orders import Made, Order
-from jupyter_agent.environments.requirements import Requirements
+from jupyter_agent.environments.requirements import HASH, Requirements, hashes_of
 from jupyter_agent.environments.uv import Uv
-from jupyter_agent.errors import Failed
+from jupyter_agent.errors import Failed, InvalidInput
 
 PROBE = """
 import json, platform, sys, sysconfig
@@ -38,6 +38,15 @@ MANAGED = """[externally-managed]
 Error=This environment is shared by all runs with the same requirements and is never changed: add what is missing to
  the package's requirements.txt.
 """
+
+
+LINE = " \\\n    --hash={}"
+
+LOCKED = re.compile(
+    r"^(?P<requirement>(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)[^\\\n]*?)(?P<hashes>(?: \\\n[ ]+--hash=\S+)+)\n",
+    re.MULTILINE,
+)
+"""A package in a lock of uv's, with the hashes of all its files."""
 
 
 class Venvs:
@@ -87,7 +96,8 @@ class Venvs:
             say=order.teller.note,
             tag=order.tag,
         )
-        return await asyncio.to_thread((scratch / "lock.txt").read_text, encoding="utf-8")
+        text = await asyncio.to_thread((scratch / "lock.txt").read_text, encoding="utf-8")
+        return _with_own_hashes(text, hashes_of((*wanted.lines, *wanted.constraints)))
 
     async def build(self, order: Order, lock: Path, prefix: Path, *, changed: list[str] | None) -> Made:
         """A venv with what the lock says."""
@@ -142,6 +152,27 @@ def _own_facts() -> list[str]:
 
 def _nobody(_: str) -> None:
     """Nobody wants to hear it."""
+
+
+def _with_own_hashes(lock: str, allowed: Mapping[str, frozenset[str]]) -> str:
+    """The lock without hashes that a requirement of its own does not allow: uv forgets those when it resolves.
+
+    Raises ``InvalidInput`` where none is left.
+    """
+
+    def checked(match: re.Match[str]) -> str:
+        own = allowed.get(re.sub(r"[-_.]+", "-", match["name"]).lower())
+        if own is None:
+            return match[0]
+        kept = [hash_ for hash_ in HASH.findall(match["hashes"]) if hash_ in own]
+        if not kept:
+            raise InvalidInput(
+                f"No file of {match['requirement'].strip()} has a hash that the requirements allow: "
+                "look where these hashes are from, and lock anew if the files are to be trusted."
+            )
+        return f"{match['requirement']}{''.join(LINE.format(hash_) for hash_ in kept)}\n"
+
+    return LOCKED.sub(checked, lock) if allowed else lock
 
 
 def _wanted(order: Order) -> Requirements:
