@@ -21,6 +21,7 @@ from jupyter_agent.environments.definitions import Definition
 from jupyter_agent.environments.prefixes import checks, fingerprints
 from jupyter_agent.environments.prefixes.living import lived_in
 from jupyter_agent.errors import Conflict, InvalidInput, NotFound, Unavailable
+from tests.conda_locks import Entry, lock, package
 from tests.test_environments import ENV, Told, ask, ensure, folders, until, wheel
 
 RUNS = [f"run {number} of {os.getpid()}" for number in range(10)]
@@ -255,6 +256,7 @@ async def test_what_was_in_use_when_its_agent_was_killed_is_looked_at(
 import asyncio, sys, time
 from pathlib import Path
 from jupyter_agent.environments import Environments
+from tests.conda_locks import Entry, lock, package
 from tests.test_environments import ENV, Told, wanted
 made = asyncio.run(Environments(Path(sys.argv[1])).ensure(wanted('alpha'), teller=Told(), tag=sys.argv[2]))
 print(made.prefix, flush=True)
@@ -511,6 +513,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from jupyter_agent.environments import Environments
+from tests.conda_locks import Entry, lock, package
 from tests.test_environments import ENV, Told, wanted
 
 async def go() -> None:
@@ -636,6 +639,19 @@ print(asyncio.run(made).prefix)
         if known.origin == "jupyter_agent":
             assert await environments.verify(known.id) == []
     assert folders(store) == {Path(said[0][-1]).name, Path(said[2][-1]).name}
+
+
+async def test_an_environment_need_not_have_a_python(tmp_path: Path) -> None:
+    made = package(tmp_path / "made", "data", {"share/data.txt": "right\n"}, noarch="generic")
+    file = lock(tmp_path / "conda-lock.yml", [Entry.of(made)])
+    environments = Environments(tmp_path / "environments")
+    first = await environments.ensure(Definition.read(file), teller=Told(), tag=RUNS[1])
+    assert (first.prefix / "share" / "data.txt").read_text() == "right\n"
+    assert await environments.release(RUNS[1]) == []
+    assert await environments.ensure(Definition.read(file), teller=Told(), tag=RUNS[2]) == first
+    ours = [known for known in await environments.list() if known.origin == "jupyter_agent"]
+    assert [(known.state, known.python) for known in ours] == [("ready", "")]
+    assert await environments.verify(first.hash) == []
 
 
 async def test_one_in_use_that_lost_its_marker_is_left_to_who_uses_it(environments: Environments, store: Path) -> None:
