@@ -20,6 +20,7 @@ WHAT = ("create", "rebuild", "compile", "gc")
 SETS = (("python", "ipykernel"), ("python", "numpy"), ("python", "python-dateutil"))
 LATEST_S = {"create": 5.0, "rebuild": 4.0, "compile": 4.0, "gc": 0.5}
 COLD_EACH = 7
+CHECK = f"check of {os.getpid()}"
 
 
 def begin(folder: Path, what: str, file: Path) -> subprocess.Popen[str]:
@@ -58,6 +59,6 @@ async def check(store: Path, file: Path, said: str) -> None:
         if known.origin == "jupyter_agent" and known.state == "ready":
             assert await environments.verify(known.id) == [], said
     teller = Listener()
-    environment = await environments.ensure(Definition.read(file), teller=teller, tag=f"{store.parent.name}-check")
+    environment = await environments.ensure(Definition.read(file), teller=teller, tag=CHECK)
     assert await asyncio.to_thread(faults, environment.prefix, store) == [], said
-    await environments.release(f"{store.parent.name}-check")
+    await environments.release(CHECK)

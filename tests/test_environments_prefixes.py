@@ -24,6 +24,8 @@ from jupyter_agent.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tests.conda_locks import Entry, lock, package
 from tests.test_environments import ENV, Told, ask, ensure, folders, until, wheel
 
+ROOT = Path(__file__).parents[1]
+
 RUNS = [f"run {number} of {os.getpid()}" for number in range(10)]
 """Tags: what carries one is ended with it, wherever it is on this machine."""
 
@@ -50,6 +52,8 @@ def environments(store: Path, environ: dict[str, str]) -> Environments:
 
 
 def started(*argv: str | Path, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A program that finds these tests, wherever they are."""
+    environ = {**(os.environ if environ is None else environ), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environ, cwd="/")
 
 

@@ -7,6 +7,7 @@ when it begins and ``done`` at its end.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.environment_peers import Listener
 
 async def main(folder: Path, what: str, file: Path) -> None:
     environments = Environments(folder)
-    definition, tag, teller = Definition.read(file), f"{folder.parent.name}-{what}", Listener()
+    definition, tag, teller = Definition.read(file), f"{os.getppid()}-{what}", Listener()
     print("begun", flush=True)
     if what == "gc":
         await environments.gc(days=0, dry_run=False)
