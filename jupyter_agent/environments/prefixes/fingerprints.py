@@ -63,23 +63,22 @@ def taken(prefix: Path, *, bad: Collection[str] = (), hit: Callable[[str], None]
     waiting = [""]
     while waiting:
         below = waiting.pop()
-        with os.scandir(prefix / below) as entries:
+        with os.scandir(f"{prefix}/{below}") as entries:
             for entry in entries:
-                path = f"{below}/{entry.name}" if below else entry.name
+                path = f"{below}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     found[path] = "folder"
-                    waiting.append(path)
+                    waiting.append(f"{path}/")
+                    continue
+                if entry.is_symlink():
+                    found[path] = f"link {os.readlink(entry.path)}"  # noqa: PTH115 - thousands of them
                 else:
-                    found[path] = _seen(entry)
-                    if bad and inode_of(entry.inode(), found[path]) in bad:
-                        hit(path)
-    return {path: seen for path, seen in found.items() if not _ours(path)}
-
-
-def _seen(entry: os.DirEntry[str]) -> str:
-    if entry.is_symlink():
-        return f"link {os.readlink(entry.path)}"  # noqa: PTH115 - thousands of them
-    return _words(entry.stat(follow_symlinks=False))
+                    found[path] = _words(entry.stat(follow_symlinks=False))
+                if bad and inode_of(entry.inode(), found[path]) in bad:
+                    hit(path)
+    for path in [path for path in found if "/" not in path and _ours(path)]:
+        del found[path]
+    return found
 
 
 def _words(status: os.stat_result) -> str:
